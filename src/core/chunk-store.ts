@@ -1,0 +1,30 @@
+/** One chunk of a file, and enough about where it was found to say so when it is damaged. */
+export interface ChunkRef {
+  /** 32 bytes: the chunk's identity, MAC of its plain bytes. */
+  readonly mac: Uint8Array;
+  /** Plain bytes, as the file's object records them. */
+  readonly lengthBytes: number;
+  /** Which chunk of which file asked. Another file may share the chunk. */
+  readonly file: FileRef;
+  readonly indexInFile: number;
+}
+
+/** A file of a snapshot, as error messages name it. */
+export interface FileRef {
+  /** 64 hex digits. */
+  readonly snapshotId: string;
+  /** Absolute path inside the snapshot as recorded: raw bytes, need not be UTF-8. */
+  readonly path: Uint8Array;
+  /** All chunks of the file in order; `chunks[ref.indexInFile]` is the ref itself. */
+  readonly chunks: readonly ChunkRef[];
+}
+
+/** Plain bytes of chunks, already decrypted, decompressed and checked against their MAC. */
+export interface ChunkStore {
+  /**
+   * The chunk's plain bytes, exactly `lengthBytes` long. Shared with the cache and other callers: read, never write.
+   * Rejects with CorruptStoreError or StoreUnavailableError.
+   */
+  get(chunk: ChunkRef): Promise<Uint8Array>;
+  close(): Promise<void>;
+}
