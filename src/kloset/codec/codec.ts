@@ -3,10 +3,10 @@
  * files, no clock, nothing kept between calls but keys, WebAssembly instances and their scratch memory.
  */
 import type { KeyObject } from 'node:crypto';
-import { assert, CorruptStoreError, UnsupportedError } from '../../core/errors.ts';
+import { assert, UnsupportedError } from '../../core/errors.ts';
+import { type Compression, createDecompressor } from './compression.ts';
 import { createMac, type HashAlgorithm } from './hash.ts';
 import { typescriptKernels } from './kernels.ts';
-import { decodeLz4Frame, decodeLz4FrameInto } from './lz4-frame.ts';
 
 export { blake3, plainHash } from './hash.ts';
 
@@ -15,7 +15,7 @@ export interface CodecParameters {
   readonly hashing: HashAlgorithm;
   /** 32 bytes: the derived key of an encrypted store, H(RepositoryID) in a plaintext one. */
   readonly macKey: KeyObject;
-  readonly compression: 'LZ4' | 'GZIP' | 'ZSTD' | undefined;
+  readonly compression: Compression;
   readonly encryption:
     | {
         readonly subKeyAlgorithm: 'AES256-KW' | 'AES256-GCM';
@@ -48,33 +48,15 @@ export interface Codec {
 
 /** A codec of its own for each caller: two never share scratch memory. Rejects with UnsupportedError. */
 export async function createCodec(parameters: CodecParameters): Promise<Codec> {
-  const { compression, encryption } = parameters;
+  if (parameters.encryption !== undefined) throw new UnsupportedError('encrypted stores are not read yet');
   const mac = await createMac(parameters.hashing, parameters.macKey);
-  if (encryption !== undefined) throw new UnsupportedError('encrypted stores are not read yet');
-  if (compression !== undefined && compression !== 'LZ4') {
-    throw new UnsupportedError(`stores compressed with ${compression} are not read yet`);
-  }
+  const { decompress, decompressInto } = await createDecompressor(parameters.compression, typescriptKernels);
   return {
-    decodeInto(stored, target) {
-      if (compression === 'LZ4') {
-        decodeLz4FrameInto(stored, target, { kernels: typescriptKernels, checksums: 'skip' });
-      } else {
-        if (stored.byteLength !== target.byteLength) throw wrongLength();
-        target.set(stored);
-      }
-    },
+    decodeInto: decompressInto,
     decode(stored, plainBytesMax) {
       assert(Number.isSafeInteger(plainBytesMax) && plainBytesMax >= 0, 'plainBytesMax counts bytes');
-      if (compression === 'LZ4') {
-        return decodeLz4Frame(stored, plainBytesMax, { kernels: typescriptKernels, checksums: 'verify' });
-      }
-      if (stored.byteLength > plainBytesMax) throw wrongLength();
-      return stored.slice();
+      return decompress(stored, plainBytesMax);
     },
     mac,
   };
-}
-
-function wrongLength(): CorruptStoreError {
-  return new CorruptStoreError('a value holds another number of bytes than it should');
 }
