@@ -1,0 +1,71 @@
+/**
+ * Maps `items` with at most `limit` calls under way; results keep the order of the items. The first rejection is passed
+ * on and no further calls are made.
+ */
+export async function mapConcurrently<T, R>(
+  items: readonly T[],
+  limit: number,
+  map: (item: T, index: number) => Promise<R>,
+): Promise<R[]> {
+  const results: R[] = new Array(items.length);
+  let next = 0;
+  let failed = false;
+  const lane = async () => {
+    while (next < items.length && !failed) {
+      const index = next++;
+      try {
+        results[index] = await map(items[index]!, index);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  await Promise.all(Array.from({ length: Math.min(limit, items.length) }, lane));
+  return results;
+}
+
+/**
+ * A budget of bytes that many share: whoever would exceed it waits, first come, first served. One that wants more than
+ * the whole budget is let in alone, so that nothing waits for ever.
+ */
+export class ByteBudget {
+  readonly #bytesMax: number;
+  #inUse = 0;
+  readonly #waiting: { bytes: number; admit: () => void }[] = [];
+
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  get bytesInUse(): number {
+    return this.#inUse;
+  }
+
+  /** Runs `work` holding `bytes` of the budget. */
+  async with<T>(bytes: number, work: () => Promise<T>): Promise<T> {
+    if (this.#waiting.length > 0 || !this.#fits(bytes)) {
+      await new Promise<void>((admit) => this.#waiting.push({ bytes, admit }));
+    } else {
+      this.#inUse += bytes;
+    }
+    try {
+      return await work();
+    } finally {
+      this.#inUse -= bytes;
+      this.#admitWaiting();
+    }
+  }
+
+  #fits(bytes: number): boolean {
+    return this.#inUse === 0 || this.#inUse + bytes <= this.#bytesMax;
+  }
+
+  #admitWaiting(): void {
+    for (let first = this.#waiting[0]; first !== undefined && this.#fits(first.bytes); first = this.#waiting[0]) {
+      this.#waiting.shift();
+      this.#inUse += first.bytes;
+      first.admit();
+    }
+  }
+}

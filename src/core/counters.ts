@@ -1,0 +1,16 @@
+/** What one process has read from a store since it started; plain fields, so that counting costs nothing. */
+export interface ReadCounters {
+  /** Bytes fetched from the store, or received from plakar: stored form, metadata included. */
+  storeBytes: number;
+  /** Requests made to the store. */
+  storeRequests: number;
+  /** Plain bytes that decoding gave, metadata included. */
+  decodedBytes: number;
+  /** File chunks fetched, and those among them fetched before. */
+  chunksFetched: number;
+  chunksFetchedTwice: number;
+}
+
+export function newReadCounters(): ReadCounters {
+  return { storeBytes: 0, storeRequests: 0, decodedBytes: 0, chunksFetched: 0, chunksFetchedTwice: 0 };
+}

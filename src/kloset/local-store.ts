@@ -1,0 +1,170 @@
+import { type FileHandle, open, readdir, readFile, stat } from 'node:fs/promises';
+import path from 'node:path';
+import { LRUCache } from 'lru-cache';
+import { CorruptStoreError, exitCodes, StoreUnavailableError, UserError } from '../core/errors.ts';
+import { CONFIG_BYTES_MAX, OPEN_PACKFILES_MAX, STATE_BYTES_MAX } from './limits.ts';
+import type { KlosetStore, ResourceKind } from './store.ts';
+
+const ID_PATTERN = /^[0-9a-f]{64}$/;
+
+/** A store in a local directory (kloset-format 2.1). Files in it are published by rename and never change. */
+export class LocalStore implements KlosetStore {
+  readonly location: string;
+  readonly #handles: LRUCache<string, Promise<SharedHandle>>;
+
+  constructor(directory: string) {
+    this.location = directory;
+    this.#handles = new LRUCache({
+      max: OPEN_PACKFILES_MAX,
+      dispose: (handle) => void handle.then((opened) => opened.retire(), ignoreFailedOpen),
+    });
+  }
+
+  async readConfig(): Promise<Uint8Array> {
+    const file = path.join(this.location, 'CONFIG');
+    try {
+      return await this.#readWhole(file, CONFIG_BYTES_MAX);
+    } catch (error) {
+      if (!isMissing(error)) throw error;
+      const exists = await stat(this.location).then(
+        () => true,
+        () => false,
+      );
+      throw new UserError(
+        exists
+          ? `${this.location} is not a Kloset store: it holds no CONFIG. Name the store's own directory with --store.`
+          : `There is no store at ${this.location}. Check the path given with --store, or PLAKAR_REPOSITORY.`,
+        { exitCode: exitCodes.noStore, cause: error },
+      );
+    }
+  }
+
+  async list(kind: ResourceKind): Promise<string[]> {
+    const root = path.join(this.location, kind);
+    const ids: string[] = [];
+    for (const bucket of await listOrNothing(root)) {
+      if (!/^[0-9a-f]{2}$/.test(bucket)) continue;
+      // Temporary files of a running backup lie beside the resources: only full ids count.
+      ids.push(...(await listOrNothing(path.join(root, bucket))).filter((name) => ID_PATTERN.test(name)));
+    }
+    return ids.sort();
+  }
+
+  async readState(id: string): Promise<Uint8Array> {
+    try {
+      return await this.#readWhole(this.#pathOf('states', id), STATE_BYTES_MAX);
+    } catch (error) {
+      throw isMissing(error) ? new StoreUnavailableError(`State ${id} has vanished from the store`) : error;
+    }
+  }
+
+  async readPackfile(id: string, offset: number, target: Uint8Array): Promise<void> {
+    const handle = await this.#packfile(id);
+    try {
+      await handle.fill(offset, target);
+    } catch (error) {
+      throw toStoreError(error, `packfile ${id}`);
+    } finally {
+      handle.release();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#handles.clear();
+  }
+
+  #pathOf(kind: ResourceKind, id: string): string {
+    return path.join(this.location, kind, id.slice(0, 2), id);
+  }
+
+  /** An open handle, already acquired for the caller. */
+  async #packfile(id: string): Promise<SharedHandle> {
+    let opening = this.#handles.get(id);
+    if (opening === undefined) {
+      opening = open(this.#pathOf('packfiles', id), 'r').then((file) => new SharedHandle(file));
+      this.#handles.set(id, opening);
+    }
+    try {
+      const handle = await opening;
+      if (handle.acquire()) return handle;
+    } catch (error) {
+      if (this.#handles.peek(id) === opening) this.#handles.delete(id);
+      throw toStoreError(error, `packfile ${id}`);
+    }
+    return this.#packfile(id); // It was retired between the look-up and now.
+  }
+
+  async #readWhole(file: string, bytesMax: number): Promise<Uint8Array> {
+    try {
+      const { size } = await stat(file);
+      if (size > bytesMax) throw new CorruptStoreError(`${file} has ${size} bytes, more than the ${bytesMax} allowed`);
+      return await readFile(file);
+    } catch (error) {
+      throw isMissing(error) ? error : toStoreError(error, file);
+    }
+  }
+}
+
+/** An open file that closes when it has been retired from the cache and its last reader has left. */
+class SharedHandle {
+  readonly #file: FileHandle;
+  #users = 0;
+  #retired = false;
+
+  constructor(file: FileHandle) {
+    this.#file = file;
+  }
+
+  acquire(): boolean {
+    if (this.#retired) return false;
+    this.#users++;
+    return true;
+  }
+
+  release(): void {
+    this.#users--;
+    this.#closeIfUnused();
+  }
+
+  retire(): void {
+    this.#retired = true;
+    this.#closeIfUnused();
+  }
+
+  async fill(offset: number, target: Uint8Array): Promise<void> {
+    for (let done = 0; done < target.byteLength; ) {
+      const { bytesRead } = await this.#file.read(target, done, target.byteLength - done, offset + done);
+      if (bytesRead === 0) throw new CorruptStoreError(`it ends before byte ${offset + target.byteLength}`);
+      done += bytesRead;
+    }
+  }
+
+  #closeIfUnused(): void {
+    // A failed close of a file that was only read loses nothing.
+    if (this.#retired && this.#users === 0) void this.#file.close().catch(ignoreFailedClose);
+  }
+}
+
+function ignoreFailedOpen(): void {}
+function ignoreFailedClose(): void {}
+
+async function listOrNothing(directory: string): Promise<string[]> {
+  try {
+    return await readdir(directory);
+  } catch (error) {
+    if (isMissing(error) || (error as NodeJS.ErrnoException).code === 'ENOTDIR') return [];
+    throw toStoreError(error, directory);
+  }
+}
+
+function isMissing(error: unknown): boolean {
+  const code = (error as NodeJS.ErrnoException).code;
+  return code === 'ENOENT' || code === 'ENOTDIR';
+}
+
+function toStoreError(error: unknown, what: string): Error {
+  if (error instanceof CorruptStoreError) return new CorruptStoreError(`${what}: ${error.message}`, { cause: error });
+  const code = (error as NodeJS.ErrnoException).code;
+  if (code === undefined) return error as Error;
+  return new StoreUnavailableError(`${what} cannot be read (${code})`, { cause: error });
+}

@@ -1,0 +1,96 @@
+import { mapConcurrently } from '../core/concurrency.ts';
+import { CorruptStoreError } from '../core/errors.ts';
+import { equalBytes, toHex } from '../core/mac.ts';
+import { BTree, byteOrder, pathOrder } from './btree.ts';
+import { resourceTypes } from './format.ts';
+import { METADATA_IN_FLIGHT_MAX } from './limits.ts';
+import type { Timestamp } from './msgpack.ts';
+import { MsgpackRecord } from './record.ts';
+import type { Repository } from './repository.ts';
+
+/** What a snapshot's header says (kloset-format 10.1), as far as this program uses it. */
+export interface SnapshotHeader {
+  /** 64 hex digits. */
+  readonly id: string;
+  readonly timestamp: Timestamp;
+  readonly tags: readonly string[];
+  readonly name: string;
+  readonly importer: {
+    readonly type: string;
+    readonly origin: string;
+    /** The directory that was backed up; raw bytes. */
+    readonly directory: Uint8Array;
+  };
+  /** MACs of tree descriptors. */
+  readonly trees: { readonly files: Uint8Array; readonly attributes: Uint8Array };
+  /** Descriptor of the dirpack index, if the snapshot has one. */
+  readonly dirpackIndex: Uint8Array | undefined;
+  /** Bytes of all regular files, as the summary has it. */
+  readonly totalBytes: number;
+}
+
+/** Reads one snapshot's header. `id` is its 32 bytes. */
+export async function readSnapshotHeader(repository: Repository, id: Uint8Array): Promise<SnapshotHeader> {
+  const hex = toHex(id);
+  const record = MsgpackRecord.decode(
+    await repository.readBlob({ type: resourceTypes.snapshot, mac: id }),
+    `header of snapshot ${hex}`,
+  );
+  if (!equalBytes(record.bytes('identifier'), id)) {
+    // The blob's name is random, not a MAC: this is the one check there is that it was not swapped for another.
+    throw new CorruptStoreError(`The header of snapshot ${hex} says it is another snapshot's`);
+  }
+  const source = record.records('sources')[0];
+  if (source === undefined) throw new CorruptStoreError(`The header of snapshot ${hex} names no source`);
+  const importer = source.record('importer');
+  const root = source.record('root');
+  const dirpack = source
+    .records('indexes')
+    .find((index) => index.text('name') === 'dirpack' && index.text('type') === 'btree');
+  const summary = source.record('summary');
+  return {
+    id: hex,
+    timestamp: record.time('timestamp'),
+    tags: record.byteStrings('tags').map((tag) => Buffer.from(tag).toString()),
+    name: record.text('name'),
+    importer: {
+      type: importer.text('type'),
+      origin: importer.text('origin'),
+      directory: importer.bytes('directory'),
+    },
+    trees: { files: root.mac('root'), attributes: root.mac('xattrs') },
+    dirpackIndex: dirpack?.mac('value'),
+    totalBytes: summary.record('directory').integer('size') + summary.record('below').integer('size'),
+  };
+}
+
+/** All snapshots of the store, newest first; equal times by id. */
+export async function listSnapshots(repository: Repository): Promise<SnapshotHeader[]> {
+  const headers = await mapConcurrently(repository.snapshots(), METADATA_IN_FLIGHT_MAX, (id) =>
+    readSnapshotHeader(repository, id),
+  );
+  return headers.sort((a, b) => compareTimes(b.timestamp, a.timestamp) || (a.id < b.id ? -1 : 1));
+}
+
+function compareTimes(a: Timestamp, b: Timestamp): number {
+  return a.seconds - b.seconds || a.nanoseconds - b.nanoseconds;
+}
+
+/** The tree path -> vfs-entry MAC, in path order. */
+export function openFileTree(repository: Repository, header: SnapshotHeader): Promise<BTree> {
+  const types = { tree: resourceTypes.vfsTree, node: resourceTypes.vfsNode };
+  return BTree.open(repository, header.trees.files, types, pathOrder);
+}
+
+/** The tree of attribute values. It is scanned, never searched: upstream's own order of it is not reliable (10.2). */
+export function openAttributeTree(repository: Repository, header: SnapshotHeader): Promise<BTree> {
+  const types = { tree: resourceTypes.xattrTree, node: resourceTypes.xattrNode };
+  return BTree.open(repository, header.trees.attributes, types, pathOrder);
+}
+
+/** The index directory path -> object with the dirpack, in byte order; undefined for a snapshot without it. */
+export async function openDirpackIndex(repository: Repository, header: SnapshotHeader): Promise<BTree | undefined> {
+  if (header.dirpackIndex === undefined) return undefined;
+  const types = { tree: resourceTypes.indexTree, node: resourceTypes.indexNode };
+  return BTree.open(repository, header.dirpackIndex, types, byteOrder);
+}

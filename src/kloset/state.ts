@@ -1,0 +1,135 @@
+import { CorruptStoreError } from '../core/errors.ts';
+import { MAC_BYTES } from '../core/mac.ts';
+import { formatVersion, STATE_METADATA_MARKER, stateMetadata, versions } from './format.ts';
+
+/** One state, taken apart but its records not yet read (kloset-format section 7). */
+export interface State {
+  readonly id: string;
+  /** Hex id of the state it follows; undefined for a root. */
+  readonly parent: string | undefined;
+  /** Nanoseconds since 1970: breaks ties between siblings. */
+  readonly timestampNanoseconds: bigint;
+  readonly records: Uint8Array;
+}
+
+const LENGTH_BYTES = 4;
+
+/** Finds a decoded state's parent, records and metadata. Throws CorruptStoreError if its records do not add up. */
+export function parseState(id: string, version: number, plain: Uint8Array): State {
+  const hasParent = version >= versions.v1_1_0;
+  const start = hasParent ? MAC_BYTES : 0;
+  if (plain.byteLength < start) throw damaged(id, 'it is cut short');
+  const parent = hasParent ? Buffer.from(plain.subarray(0, MAC_BYTES)).toString('hex') : '';
+  const end = findMetadata(id, plain, start);
+  if (plain.byteLength !== end + 1 + stateMetadata.sizeBytes) throw damaged(id, 'its metadata has the wrong length');
+  const metadata = stateMetadata.read(plain, end + 1);
+  if (metadata.version !== version) {
+    throw damaged(id, `its metadata says version ${formatVersion(metadata.version)}, its envelope another`);
+  }
+  return {
+    id,
+    parent: /[^0]/.test(parent) ? parent : undefined,
+    timestampNanoseconds: metadata.timestampNanoseconds,
+    records: plain.subarray(start, end),
+  };
+}
+
+function findMetadata(id: string, plain: Uint8Array, start: number): number {
+  const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
+  for (let at = start; at < plain.byteLength; ) {
+    if (plain[at] === STATE_METADATA_MARKER) return at;
+    if (at + 1 + LENGTH_BYTES > plain.byteLength) break;
+    at += 1 + LENGTH_BYTES + view.getUint32(at + 1, true);
+  }
+  throw damaged(id, 'its records run past its end');
+}
+
+/**
+ * Hands out each record's type and body; bodies are views. Types 2, 3, 4 and 6 with a length that differs from their
+ * table are refused when their struct reads them; unknown types are the caller's to skip.
+ */
+export function* stateRecordsOf(state: State): Generator<{ type: number; body: Uint8Array }> {
+  const { records } = state;
+  const view = new DataView(records.buffer, records.byteOffset, records.byteLength);
+  for (let at = 0; at < records.byteLength; ) {
+    const length = view.getUint32(at + 1, true);
+    const bodyAt = at + 1 + LENGTH_BYTES;
+    yield { type: records[at]!, body: records.subarray(bodyAt, bodyAt + length) };
+    at = bodyAt + length;
+  }
+}
+
+/**
+ * Puts states into an order in which each follows its parent. Among those that are ready the oldest comes first:
+ * siblings' removals apply to marks that an older sibling made (7.3).
+ */
+export function orderStates(states: readonly State[]): State[] {
+  const present = new Set(states.map((state) => state.id));
+  const children = new Map<string, State[]>();
+  const ready = new Heap();
+  for (const state of states) {
+    // A state that names itself would never become ready.
+    if (state.parent === undefined || !present.has(state.parent) || state.parent === state.id) ready.push(state);
+    else children.set(state.parent, [...(children.get(state.parent) ?? []), state]);
+  }
+  const ordered: State[] = [];
+  for (let next = ready.pop(); next !== undefined; next = ready.pop()) {
+    ordered.push(next);
+    for (const child of children.get(next.id) ?? []) ready.push(child);
+  }
+  if (ordered.length !== states.length) {
+    const left = states.find((state) => !ordered.includes(state))!;
+    throw new CorruptStoreError(`State ${left.id} is its own ancestor: the store's states form a cycle`);
+  }
+  return ordered;
+}
+
+/** A binary heap of states, oldest first; equal times by id, so that the order never depends on the listing. */
+class Heap {
+  readonly #items: State[] = [];
+
+  push(state: State): void {
+    const items = this.#items;
+    let at = items.push(state) - 1;
+    while (at > 0) {
+      const up = (at - 1) >> 1;
+      if (!before(items[at]!, items[up]!)) break;
+      [items[at], items[up]] = [items[up]!, items[at]!];
+      at = up;
+    }
+  }
+
+  pop(): State | undefined {
+    const items = this.#items;
+    const first = items[0];
+    const last = items.pop();
+    if (first === undefined || last === undefined || items.length === 0) return first;
+    items[0] = last;
+    for (let at = 0; ; ) {
+      let least = at;
+      for (const child of [2 * at + 1, 2 * at + 2]) {
+        if (child < items.length && before(items[child]!, items[least]!)) least = child;
+      }
+      if (least === at) return first;
+      [items[at], items[least]] = [items[least]!, items[at]!];
+      at = least;
+    }
+  }
+}
+
+function before(a: State, b: State): boolean {
+  if (a.timestampNanoseconds !== b.timestampNanoseconds) return a.timestampNanoseconds < b.timestampNanoseconds;
+  return a.id < b.id;
+}
+
+function damaged(id: string, why: string): CorruptStoreError {
+  return new CorruptStoreError(`State ${id} is damaged: ${why}`);
+}
+
+/** The body of a record whose type has a fixed length. */
+export function fixedBody(body: Uint8Array, sizeBytes: number, stateId: string): Uint8Array {
+  if (body.byteLength !== sizeBytes) {
+    throw damaged(stateId, `a record has ${body.byteLength} bytes instead of ${sizeBytes}`);
+  }
+  return body;
+}

@@ -1,0 +1,19 @@
+/** Where a Kloset store's resources lie. Reading only: nothing in this program can write to one. */
+export interface KlosetStore {
+  /** How messages name the store. Holds no secrets. */
+  readonly location: string;
+  /** The CONFIG resource, envelope included. Rejects with UserError (exit 66) if there is no store here. */
+  readConfig(): Promise<Uint8Array>;
+  /** Ids of all resources of a kind, lower-case hex, ascending. */
+  list(kind: ResourceKind): Promise<string[]>;
+  /** A whole state, envelope included. */
+  readState(id: string): Promise<Uint8Array>;
+  /**
+   * Fills all of `target` from byte `offset` of the packfile's file (its envelope counts). `target` is not empty.
+   * Rejects with CorruptStoreError if the packfile ends before, StoreUnavailableError if it cannot be read.
+   */
+  readPackfile(id: string, offset: number, target: Uint8Array): Promise<void>;
+  close(): Promise<void>;
+}
+
+export type ResourceKind = 'packfiles' | 'states';

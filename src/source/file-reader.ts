@@ -1,0 +1,149 @@
+import { LRUCache } from 'lru-cache';
+import type { ChunkRef, ChunkStore, FileRef } from '../core/chunk-store.ts';
+import { mapConcurrently } from '../core/concurrency.ts';
+import { CorruptStoreError } from '../core/errors.ts';
+import { MAC_BYTES } from '../core/mac.ts';
+import type { Repository } from '../kloset/repository.ts';
+import { type ChunkTable, readChunkTable } from '../kloset/vfs.ts';
+import { CHUNK_TABLES_BYTES_MAX, CHUNKS_PER_READ_IN_FLIGHT_MAX } from './limits.ts';
+
+/** A file of the snapshot as the reader needs it. */
+export interface ContentFile {
+  /** Absolute path inside the snapshot, raw bytes. */
+  readonly path: Uint8Array;
+  /** MAC of the object that lists its chunks. */
+  readonly object: Uint8Array;
+  /** As recorded for the entry; the chunks may disagree in a damaged snapshot. */
+  readonly sizeBytes: number;
+}
+
+interface OpenFile {
+  readonly table: ChunkTable;
+  readonly ref: FileRef;
+}
+
+/** Bytes a chunk's reference takes beside its 40 bytes of table. */
+const CHUNK_REF_BYTES = 160;
+
+/** File offset -> chunks. Chunk tables are read when a file is first read, and kept in a bounded cache. */
+export class FileReader {
+  readonly #snapshotId: string;
+  readonly #repository: Repository;
+  readonly #chunks: ChunkStore;
+  readonly #fileOf: (entry: number) => ContentFile;
+  readonly #open: LRUCache<number, Promise<OpenFile>>;
+
+  constructor(parts: {
+    snapshotId: string;
+    repository: Repository;
+    chunks: ChunkStore;
+    fileOf: (entry: number) => ContentFile;
+  }) {
+    this.#snapshotId = parts.snapshotId;
+    this.#repository = parts.repository;
+    this.#chunks = parts.chunks;
+    this.#fileOf = parts.fileOf;
+    this.#open = new LRUCache({ maxSize: CHUNK_TABLES_BYTES_MAX });
+  }
+
+  /** Fills `target` from `offset` of the file `entry`; rejects with CorruptStoreError where its chunks end too early. */
+  async read(entry: number, offset: number, target: Uint8Array): Promise<void> {
+    if (target.byteLength === 0) return;
+    const { table, ref } = await this.#file(entry);
+    const end = offset + target.byteLength;
+    const contentBytes = table.starts[table.starts.length - 1]!;
+    if (end > contentBytes) {
+      throw new CorruptStoreError(
+        `Snapshot ${this.#snapshotId.slice(0, 8)}, file ${Buffer.from(ref.path)}: it is recorded with ` +
+          `${this.#fileOf(entry).sizeBytes} bytes, its chunks hold ${contentBytes}`,
+        { details: { snapshot: this.#snapshotId, file: Buffer.from(ref.path).toString() } },
+      );
+    }
+    const pieces: ChunkRef[] = [];
+    for (let i = chunkAt(table.starts, offset); i < ref.chunks.length && table.starts[i]! < end; i++) {
+      if (ref.chunks[i]!.lengthBytes > 0) pieces.push(ref.chunks[i]!);
+    }
+    await mapConcurrently(pieces, CHUNKS_PER_READ_IN_FLIGHT_MAX, async (chunk) => {
+      const plain = await this.#chunks.get(chunk);
+      const start = table.starts[chunk.indexInFile]!;
+      const from = Math.max(offset, start);
+      target.set(plain.subarray(from - start, Math.min(end - start, plain.byteLength)), from - offset);
+    });
+  }
+
+  #file(entry: number): Promise<OpenFile> {
+    let opening = this.#open.get(entry);
+    if (opening === undefined) {
+      opening = this.#openFile(entry);
+      this.#open.set(entry, opening, { size: 1 }); // Its real size is known once it is read.
+    }
+    return opening;
+  }
+
+  async #openFile(entry: number): Promise<OpenFile> {
+    const { path, object } = this.#fileOf(entry);
+    try {
+      const table = await readChunkTable(this.#repository, object);
+      const file = { table, ref: makeFileRef(this.#snapshotId, path, table) };
+      const size = 256 + file.ref.chunks.length * (MAC_BYTES + 8 + CHUNK_REF_BYTES);
+      this.#open.set(entry, Promise.resolve(file), { size });
+      return file;
+    } catch (error) {
+      this.#open.delete(entry);
+      if (!(error instanceof CorruptStoreError)) throw error;
+      throw new CorruptStoreError(
+        `Snapshot ${this.#snapshotId.slice(0, 8)}, file ${Buffer.from(path)}: ${error.message}`,
+        { details: { ...error.details, snapshot: this.#snapshotId, file: Buffer.from(path).toString() }, cause: error },
+      );
+    }
+  }
+}
+
+/** Index of the chunk that holds byte `offset`: the last that begins at or before it. */
+function chunkAt(starts: Float64Array, offset: number): number {
+  let low = 0;
+  let high = starts.length - 1;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (starts[middle]! <= offset) low = middle;
+    else high = middle;
+  }
+  return low;
+}
+
+function makeFileRef(snapshotId: string, path: Uint8Array, table: ChunkTable): FileRef {
+  const chunks: ChunkRef[] = [];
+  const file: FileRef = { snapshotId, path, chunks };
+  for (let i = 0; i + 1 < table.starts.length; i++) {
+    chunks.push({
+      mac: table.macs.subarray(i * MAC_BYTES, (i + 1) * MAC_BYTES),
+      lengthBytes: table.starts[i + 1]! - table.starts[i]!,
+      file,
+      indexInFile: i,
+    });
+  }
+  return file;
+}
+
+/** Reads a whole content that is metadata: a dirpack, or an attribute's value. Its MAC is verified too. */
+export async function readWholeContent(
+  parts: { repository: Repository; chunks: ChunkStore },
+  object: Uint8Array,
+  file: { snapshotId: string; path: Uint8Array; bytesMax: number },
+): Promise<Uint8Array> {
+  const table = await readChunkTable(parts.repository, object);
+  const sizeBytes = table.starts[table.starts.length - 1]!;
+  if (sizeBytes > file.bytesMax) {
+    throw new CorruptStoreError(
+      `${Buffer.from(file.path)}: ${sizeBytes} bytes of metadata, more than ${file.bytesMax}`,
+    );
+  }
+  const content = new Uint8Array(sizeBytes);
+  const { chunks } = makeFileRef(file.snapshotId, file.path, table);
+  for (const chunk of chunks) {
+    if (chunk.lengthBytes > 0) content.set(await parts.chunks.get(chunk), table.starts[chunk.indexInFile]);
+  }
+  // A single chunk's MAC is the content's.
+  if (chunks.length > 1) parts.repository.requireMac(content, table.contentMac);
+  return content;
+}

@@ -1,0 +1,82 @@
+import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
+import type { ByteBudget } from '../core/concurrency.ts';
+import type { ReadCounters } from '../core/counters.ts';
+import type { Decoder } from '../core/decoder.ts';
+import { CorruptStoreError, StoreUnavailableError } from '../core/errors.ts';
+import { toHex } from '../core/mac.ts';
+import { resourceTypes } from '../kloset/format.ts';
+import type { Repository } from '../kloset/repository.ts';
+
+/** Chunks read by our own reader: fetched from packfiles, decoded by `decoder`, within a budget of bytes in flight. */
+export class KlosetChunkStore implements ChunkStore {
+  readonly #repository: Repository;
+  readonly #decoder: Decoder;
+  readonly #budget: ByteBudget;
+  readonly #counters: ReadCounters;
+  readonly #fetched = new FetchedSet();
+
+  /** Repository, decoder and budget stay the caller's. */
+  constructor(parts: { repository: Repository; decoder: Decoder; budget: ByteBudget; counters: ReadCounters }) {
+    this.#repository = parts.repository;
+    this.#decoder = parts.decoder;
+    this.#budget = parts.budget;
+    this.#counters = parts.counters;
+  }
+
+  async get(chunk: ChunkRef): Promise<Uint8Array> {
+    const id = { type: resourceTypes.chunk, mac: chunk.mac };
+    const storedBytes = this.#repository.storedLength(id) ?? 0;
+    try {
+      return await this.#budget.with(storedBytes + chunk.lengthBytes, () => this.#fetch(chunk));
+    } catch (error) {
+      throw nameFile(error, chunk);
+    }
+  }
+
+  async close(): Promise<void> {}
+
+  #fetch(chunk: ChunkRef): Promise<Uint8Array> {
+    this.#counters.chunksFetched++;
+    if (!this.#fetched.add(chunk.mac)) this.#counters.chunksFetchedTwice++;
+    return this.#repository.fetchBlob(
+      { type: resourceTypes.chunk, mac: chunk.mac },
+      {
+        plainBytesMax: chunk.lengthBytes,
+        decode: async (stored) => {
+          const plain = await this.#decoder.decode(stored, { mac: chunk.mac, plainBytes: chunk.lengthBytes });
+          this.#counters.decodedBytes += plain.byteLength;
+          return plain;
+        },
+      },
+    );
+  }
+}
+
+/** Remembers chunks by 48 bits of their MAC: enough to count by, and a number takes no string's memory. */
+class FetchedSet {
+  readonly #seen = new Set<number>();
+
+  /** False if it was there already. */
+  add(mac: Uint8Array): boolean {
+    const key = Buffer.from(mac.buffer, mac.byteOffset, mac.byteLength).readUIntBE(0, 6);
+    const isNew = !this.#seen.has(key);
+    this.#seen.add(key);
+    return isNew;
+  }
+}
+
+/** Adds snapshot, file and chunk to an error that so far names blob and packfile only. */
+export function nameFile(error: unknown, chunk: ChunkRef): unknown {
+  if (!(error instanceof CorruptStoreError || error instanceof StoreUnavailableError)) return error;
+  const file = Buffer.from(chunk.file.path).toString();
+  const details = {
+    ...error.details,
+    snapshot: chunk.file.snapshotId,
+    file,
+    chunk: chunk.indexInFile,
+    mac: toHex(chunk.mac),
+  };
+  const message = `Snapshot ${chunk.file.snapshotId.slice(0, 8)}, file ${file}, chunk ${chunk.indexInFile}: ${error.message}`;
+  const Kind = error instanceof CorruptStoreError ? CorruptStoreError : StoreUnavailableError;
+  return new Kind(message, { details, cause: error });
+}

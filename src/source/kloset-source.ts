@@ -1,0 +1,87 @@
+import type { ChunkStore } from '../core/chunk-store.ts';
+import { MAC_BYTES } from '../core/mac.ts';
+import type { Oddity } from '../core/oddities.ts';
+import { entryName, type SnapshotSource, type SnapshotTree } from '../core/snapshot-tree.ts';
+import type { Repository } from '../kloset/repository.ts';
+import type { SnapshotHeader } from '../kloset/snapshot.ts';
+import { type BytePath, fromBytePath, joinPath, toBytePath } from './directory-lister.ts';
+import { FileReader } from './file-reader.ts';
+import { ownPostgresRoot } from './postgres-root.ts';
+import { walkSnapshot } from './snapshot-walk.ts';
+
+/** Where the parts of an opened snapshot come from; all stay the caller's. */
+export interface KlosetSourceParts {
+  readonly repository: Repository;
+  readonly header: SnapshotHeader;
+  /** Reads metadata: directories' lists and attributes. Always the native reader. */
+  readonly metadataChunks: ChunkStore;
+  /** Reads files' contents: the native reader's chunks, or those that `plakar cat` gives. */
+  readonly contentChunks: ChunkStore;
+}
+
+/** A snapshot of a Kloset store, or a directory in it, as a tree and its contents. */
+export class KlosetSource implements SnapshotSource {
+  readonly snapshotId: string;
+  readonly createdSeconds: number;
+  readonly tree: SnapshotTree;
+  /** What could not be taken over as recorded. */
+  readonly oddities: readonly Oddity[];
+  readonly #root: BytePath;
+  readonly #objects: Uint8Array;
+  readonly #files: FileReader;
+
+  private constructor(parts: KlosetSourceParts, root: BytePath, walked: Awaited<ReturnType<typeof walkSnapshot>>) {
+    this.snapshotId = parts.header.id;
+    this.createdSeconds = parts.header.timestamp.seconds;
+    this.tree = ownPostgresRoot(walked.tree);
+    this.oddities = walked.oddities;
+    this.#root = root;
+    this.#objects = walked.objects;
+    this.#files = new FileReader({
+      snapshotId: parts.header.id,
+      repository: parts.repository,
+      chunks: parts.contentChunks,
+      fileOf: (entry) => ({
+        path: fromBytePath(this.#pathOf(entry)),
+        object: this.#objects.subarray(entry * MAC_BYTES, (entry + 1) * MAC_BYTES),
+        sizeBytes: this.tree.sizeBytes[entry]!,
+      }),
+    });
+  }
+
+  /**
+   * Walks the directory `path` of a snapshot (undefined: all of it; relative to the directory that was backed up unless
+   * it begins with `/`). Rejects with UserError (exit 64) if there is no such directory, or as the reader does.
+   */
+  static async open(parts: KlosetSourceParts, path?: string): Promise<KlosetSource> {
+    const root = resolveRoot(parts.header, path);
+    const { repository, header, metadataChunks } = parts;
+    const walked = await walkSnapshot({ repository, header, chunks: metadataChunks }, root);
+    return new KlosetSource(parts, root, walked);
+  }
+
+  read(entry: number, offset: number, target: Uint8Array): Promise<void> {
+    return this.#files.read(entry, offset, target);
+  }
+
+  async close(): Promise<void> {}
+
+  #pathOf(entry: number): BytePath {
+    const names: BytePath[] = [];
+    for (let at = entry; at !== 0; at = this.tree.parent[at]!) names.push(toBytePath(entryName(this.tree, at)));
+    return names.reduceRight(joinPath, this.#root);
+  }
+}
+
+/** The absolute path of the directory that becomes the root, without `.`, `..` and double slashes. */
+export function resolveRoot(header: SnapshotHeader, path: string | undefined): BytePath {
+  if (path === undefined) return '/';
+  const given = Buffer.from(path).toString('latin1');
+  const absolute = given.startsWith('/') ? given : `${toBytePath(header.importer.directory)}/${given}`;
+  const parts: string[] = [];
+  for (const part of absolute.split('/')) {
+    if (part === '..') parts.pop();
+    else if (part !== '' && part !== '.') parts.push(part);
+  }
+  return `/${parts.join('/')}`;
+}

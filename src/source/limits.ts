@@ -1,0 +1,14 @@
+/** Bounds of reading files; each with its unit and reason. */
+import { MiB } from '../core/units.ts';
+
+/** Chunk tables kept, bytes: about 200 a chunk, so some 300 GiB of files whose chunks have a megabyte. */
+export const CHUNK_TABLES_BYTES_MAX = 64 * MiB;
+
+/** Chunks one read may wait for at once: a 32 MiB request of half-megabyte chunks, in two rounds. */
+export const CHUNKS_PER_READ_IN_FLIGHT_MAX = 32;
+
+/** Directories read at once while a snapshot is opened. */
+export const DIRECTORIES_IN_FLIGHT_MAX = 16;
+
+/** One extended attribute's value, bytes: the kernel's own limit is 64 KiB. */
+export const ATTRIBUTE_BYTES_MAX = 1 * MiB;

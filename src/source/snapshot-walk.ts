@@ -1,0 +1,320 @@
+/**
+ * From a snapshot's directories to the columns of a SnapshotTree, corrected for what importers are known to record
+ * (kloset-format 11.3, 11.4, 11.7).
+ */
+import { mapConcurrently } from '../core/concurrency.ts';
+import { UserError } from '../core/errors.ts';
+import { MAC_BYTES } from '../core/mac.ts';
+import { Oddities, type Oddity } from '../core/oddities.ts';
+import { type EntryType, type ExtendedAttribute, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
+import { resourceTypes } from '../kloset/format.ts';
+import { METADATA_IN_FLIGHT_MAX } from '../kloset/limits.ts';
+import { openAttributeTree } from '../kloset/snapshot.ts';
+import { parseXattrEntry, type VfsEntry, type XattrEntry } from '../kloset/vfs.ts';
+import {
+  type BytePath,
+  type DirectoryLister,
+  findEntry,
+  fromBytePath,
+  joinPath,
+  type ListerParts,
+  openLister,
+  toBytePath,
+} from './directory-lister.ts';
+import { readWholeContent } from './file-reader.ts';
+import { ATTRIBUTE_BYTES_MAX, DIRECTORIES_IN_FLIGHT_MAX } from './limits.ts';
+import { TreeBuilder, type TreeFields } from './tree-builder.ts';
+
+/** Importers that read tar archives; they record links and special bits in their own way (11.7). */
+const TAR_IMPORTERS = ['tar', 'tar+gz', 'tar+gzip', 'tgz'];
+
+/** A snapshot's entries, and the object of each file. */
+export interface WalkedSnapshot {
+  readonly tree: SnapshotTree;
+  /** 32 bytes an entry; zero for everything but files. */
+  readonly objects: Uint8Array;
+  /** What could not be taken over as recorded. */
+  readonly oddities: readonly Oddity[];
+}
+
+/** Walks everything at and below `root`. Rejects with UserError (exit 64) if `root` is no directory of the snapshot. */
+export async function walkSnapshot(parts: ListerParts, root: BytePath): Promise<WalkedSnapshot> {
+  const walk = new Walk(parts, root);
+  await walk.run();
+  return walk.finish();
+}
+
+class Walk {
+  readonly #parts: ListerParts;
+  readonly #root: BytePath;
+  readonly #isTar: boolean;
+  readonly #builder = new TreeBuilder();
+  readonly #oddities = new Oddities();
+  #objects = new Uint8Array(64 * MAC_BYTES);
+  /** Identity of a source inode -> the first entry that names it. */
+  readonly #inodes = new Map<string, number>();
+  /** Entries whose attributes are still to be read, by path. */
+  readonly #attributed = new Map<BytePath, { entry: number; names: number }>();
+  /** Tar hard links: entry -> path of the member that it links to. */
+  readonly #tarLinks: { readonly entry: number; readonly path: BytePath; readonly target: BytePath }[] = [];
+
+  constructor(parts: ListerParts, root: BytePath) {
+    this.#parts = parts;
+    this.#root = root;
+    this.#isTar = TAR_IMPORTERS.includes(parts.header.importer.type);
+  }
+
+  async run(): Promise<void> {
+    this.#append(0, new Uint8Array(0), this.#root, await this.#rootEntry());
+    const lister = await openLister(this.#parts, this.#root);
+    let level: Directory[] = [{ entry: 0, path: this.#root }];
+    while (level.length > 0) level = await this.#walkLevel(lister, level);
+    await this.#resolveTarLinks();
+    await this.#readAttributes();
+  }
+
+  finish(): WalkedSnapshot {
+    const tree = this.#builder.finish();
+    return { tree, objects: this.#objects.subarray(0, tree.length * MAC_BYTES), oddities: this.#oddities.list() };
+  }
+
+  async #rootEntry(): Promise<VfsEntry> {
+    const found = await findEntry(this.#parts, this.#root);
+    if (found === undefined) {
+      if (this.#root === '/') return ROOT_WITHOUT_BLOB;
+      throw new UserError(
+        `Snapshot ${this.#parts.header.id.slice(0, 8)} holds no directory ${fromBytePath(this.#root)}.`,
+      );
+    }
+    if (found.type !== entryTypes.directory) {
+      throw new UserError(
+        `${fromBytePath(this.#root)} in snapshot ${this.#parts.header.id.slice(0, 8)} is not a directory; only a directory can be served.`,
+      );
+    }
+    return found;
+  }
+
+  /** Appends the children of all directories of one level and returns those among them that are directories. */
+  async #walkLevel(lister: DirectoryLister, level: readonly Directory[]): Promise<Directory[]> {
+    const next: Directory[] = [];
+    // In slices: a level's entries need not all be in memory as objects at once.
+    for (let start = 0; start < level.length; start += DIRECTORIES_IN_FLIGHT_MAX) {
+      const slice = level.slice(start, start + DIRECTORIES_IN_FLIGHT_MAX);
+      const lists = await mapConcurrently(slice, DIRECTORIES_IN_FLIGHT_MAX, ({ path }) => lister.list(path));
+      for (const [i, directory] of slice.entries()) {
+        const entries = lists[i];
+        if (entries === undefined)
+          this.#oddities.add('directory without a list of its entries', () => utf8(directory.path));
+        for (const entry of entries ?? []) this.#appendChild(directory, entry, next);
+      }
+    }
+    return next;
+  }
+
+  #appendChild(directory: Directory, entry: VfsEntry, directories: Directory[]): void {
+    const name = toBytePath(entry.name);
+    const path = joinPath(directory.path, name);
+    if (name === '' || name === '.' || name === '..' || /[/\0]/.test(name)) {
+      this.#oddities.add('entry with an impossible name, left out', () => utf8(path));
+      return;
+    }
+    const index = this.#append(directory.entry, entry.name, path, entry);
+    if (entry.type === entryTypes.directory) directories.push({ entry: index, path });
+  }
+
+  #append(parent: number, name: Uint8Array, path: BytePath, entry: VfsEntry): number {
+    // Tar and postgres importers record symlinks as regular files that have a target (11.7 rule 1).
+    const isFile = entry.type === entryTypes.file && entry.symlinkTarget.byteLength === 0;
+    const type = entry.type === entryTypes.file && !isFile ? entryTypes.symlink : entry.type;
+    const fields = this.#fieldsOf(entry, type);
+    const index = this.#builder.append(parent, name, fields);
+    if (isFile) this.#setObject(index, entry.object);
+    if (type === entryTypes.symlink) this.#builder.linkTarget.set(index, entry.symlinkTarget);
+    if (this.#isTar && entry.type === entryTypes.symlink) {
+      this.#tarLinks.push({ entry: index, path, target: memberPath(entry.symlinkTarget) });
+    }
+    if (entry.attributeNames.length > 0) {
+      this.#attributed.set(path, { entry: index, names: entry.attributeNames.length });
+    }
+    this.#joinInode(index, entry, type);
+    return index;
+  }
+
+  #fieldsOf(entry: VfsEntry, type: EntryType): TreeFields {
+    return {
+      type,
+      mode: this.#isTar ? entry.mode | entry.rawUnixBits : entry.mode,
+      uid: entry.uid,
+      gid: entry.gid,
+      sizeBytes: type === entryTypes.file ? Math.max(0, entry.size) : 0,
+      mtimeSeconds: entry.mtime.seconds,
+      mtimeNanoseconds: entry.mtime.nanoseconds,
+    };
+  }
+
+  /** Groups names of one source inode; only if nothing else differs, since inode numbers are reused while a backup runs (11.3). */
+  #joinInode(index: number, entry: VfsEntry, type: EntryType): void {
+    if (type === entryTypes.directory || entry.linkCount < 2 || entry.sourceInode === undefined) return;
+    const { seconds, nanoseconds } = entry.mtime;
+    const identity = [
+      entry.sourceInode,
+      type,
+      entry.size,
+      `${seconds}.${nanoseconds}`,
+      toBytePath(entry.object),
+      toBytePath(entry.symlinkTarget),
+    ].join('|');
+    const first = this.#inodes.get(identity);
+    if (first === undefined) this.#inodes.set(identity, index);
+    else this.#joinTo(index, first);
+  }
+
+  /** Makes `entry` another name of `first`: all columns of both are equal afterwards. */
+  #joinTo(entry: number, first: number): void {
+    this.#builder.setFields(entry, this.#builder.fieldsOf(first));
+    this.#setObject(entry, this.#objects.subarray(first * MAC_BYTES, (first + 1) * MAC_BYTES));
+    this.#builder.sameInodeAs.set(entry, first);
+  }
+
+  /** 11.7 rule 2: what tar importers record as a symlink is a hard link to a member of the archive, if that is a file. */
+  async #resolveTarLinks(): Promise<void> {
+    if (this.#tarLinks.length === 0) return;
+    const byPath = this.#filesByPath(new Set(this.#tarLinks.map((link) => link.target)));
+    const groups = new Map<BytePath, number[]>();
+    for (const link of this.#tarLinks) {
+      const target = byPath.get(link.target) ?? (await this.#adoptOutsider(link, groups));
+      if (target === undefined) continue;
+      this.#builder.linkTarget.delete(link.entry);
+      const group = groups.get(link.target) ?? [target];
+      if (!group.includes(link.entry)) group.push(link.entry);
+      groups.set(link.target, group);
+    }
+    for (const group of groups.values()) this.#joinGroup(group);
+  }
+
+  /** The first of a link group by index carries the inode, whichever of them the archive stored the content under. */
+  #joinGroup(group: readonly number[]): void {
+    const [stored] = group;
+    const first = Math.min(...group);
+    if (first !== stored) this.#joinTo(first, stored!);
+    this.#builder.sameInodeAs.delete(first);
+    for (const entry of group) if (entry !== first) this.#joinTo(entry, first);
+  }
+
+  /** A link whose member lies outside the served directory: it becomes a file with that member's content. */
+  async #adoptOutsider(
+    link: { readonly entry: number; readonly target: BytePath },
+    groups: ReadonlyMap<BytePath, readonly number[]>,
+  ): Promise<number | undefined> {
+    const adopted = groups.get(link.target);
+    if (adopted !== undefined) return adopted[0];
+    if (this.#root === '/') return undefined; // Everything was walked: there is no such member.
+    const member = await findEntry(this.#parts, link.target);
+    if (member === undefined || member.type !== entryTypes.file || member.symlinkTarget.byteLength > 0)
+      return undefined;
+    this.#builder.setFields(link.entry, this.#fieldsOf(member, entryTypes.file));
+    this.#setObject(link.entry, member.object);
+    return link.entry;
+  }
+
+  #filesByPath(wanted: ReadonlySet<BytePath>): Map<BytePath, number> {
+    const tree = this.#builder.finish();
+    const found = new Map<BytePath, number>();
+    const paths: BytePath[] = [this.#root];
+    for (let i = 1; i < tree.length; i++) {
+      const name = toBytePath(tree.nameBytes.subarray(tree.nameStart[i], tree.nameStart[i + 1]));
+      const path = joinPath(paths[tree.parent[i]!]!, name);
+      if (tree.type[i] === entryTypes.directory) paths[i] = path;
+      if (tree.type[i] === entryTypes.file && wanted.has(path)) found.set(path, i);
+    }
+    return found;
+  }
+
+  async #readAttributes(): Promise<void> {
+    if (this.#attributed.size === 0) return;
+    const { repository, chunks, header } = this.#parts;
+    const wanted = await this.#wantedAttributes();
+    const values = await mapConcurrently(wanted, METADATA_IN_FLIGHT_MAX, (xattr) =>
+      readWholeContent({ repository, chunks }, xattr.object, {
+        snapshotId: header.id,
+        path: xattr.path,
+        bytesMax: ATTRIBUTE_BYTES_MAX,
+      }),
+    );
+    const byEntry = new Map<number, Map<BytePath, ExtendedAttribute>>();
+    for (const [i, xattr] of wanted.entries()) {
+      const { entry } = this.#attributed.get(toBytePath(xattr.path))!;
+      const attributes = byEntry.get(entry) ?? new Map<BytePath, ExtendedAttribute>();
+      attributes.set(toBytePath(xattr.name), { name: xattr.name, value: values[i]! });
+      byEntry.set(entry, attributes);
+    }
+    for (const [path, { entry, names }] of this.#attributed) {
+      const attributes = [...(byEntry.get(entry)?.values() ?? [])];
+      // The writer is known to lose values (11.4).
+      if (attributes.length < names)
+        this.#oddities.add('extended attribute without a value, left out', () => utf8(path));
+      if (attributes.length === 0) continue;
+      this.#builder.attributes.set(
+        entry,
+        attributes.sort((a, b) => Buffer.compare(a.name, b.name)),
+      );
+    }
+  }
+
+  async #wantedAttributes(): Promise<XattrEntry[]> {
+    const { repository, header } = this.#parts;
+    const wanted: XattrEntry[] = [];
+    for await (const { value } of (await openAttributeTree(repository, header)).items()) {
+      const xattr = parseXattrEntry(await repository.readBlob({ type: resourceTypes.xattrEntry, mac: value }));
+      if (xattr.isExtendedAttribute && this.#attributed.has(toBytePath(xattr.path))) wanted.push(xattr);
+    }
+    return wanted;
+  }
+
+  #setObject(entry: number, object: Uint8Array): void {
+    const end = (entry + 1) * MAC_BYTES;
+    if (end > this.#objects.length) {
+      const wider = new Uint8Array(Math.max(end, this.#objects.length * 2));
+      wider.set(this.#objects);
+      this.#objects = wider;
+    }
+    this.#objects.set(object, entry * MAC_BYTES);
+  }
+}
+
+interface Directory {
+  readonly entry: number;
+  readonly path: BytePath;
+}
+
+/** kloset-format 10.3: what to assume of a root whose entry was never stored. */
+const ROOT_WITHOUT_BLOB: VfsEntry = {
+  parentPath: Buffer.from('/'),
+  name: Buffer.from('/'),
+  type: entryTypes.directory,
+  mode: 0o755,
+  rawUnixBits: 0,
+  size: 0,
+  mtime: { seconds: 0, nanoseconds: 0 },
+  uid: 0,
+  gid: 0,
+  linkCount: 1,
+  sourceInode: undefined,
+  symlinkTarget: new Uint8Array(0),
+  object: new Uint8Array(MAC_BYTES),
+  attributeNames: [],
+};
+
+/** The absolute path of an archive member that is named relative to the archive's root. */
+function memberPath(target: Uint8Array): BytePath {
+  const parts: string[] = [];
+  for (const part of toBytePath(target).split('/')) {
+    if (part === '..') parts.pop();
+    else if (part !== '' && part !== '.') parts.push(part);
+  }
+  return `/${parts.join('/')}`;
+}
+
+function utf8(path: BytePath): string {
+  return fromBytePath(path).toString();
+}

@@ -1,0 +1,81 @@
+import { availableParallelism } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { Piscina } from 'piscina';
+import type { Decoder } from '../core/decoder.ts';
+import { StoreUnavailableError } from '../core/errors.ts';
+import { INLINE_DECODE_BYTES_MAX } from '../core/limits.ts';
+import { type Codec, type CodecParameters, createCodec } from '../kloset/codec/codec.ts';
+import { decodeChecked, requireMac } from './check-chunk.ts';
+import { type DecodeOutcome, type DecodeTask, raiseOutcome } from './message.ts';
+
+/**
+ * The compiled worker. Tests run the sources, but a worker thread of Node 20 needs JavaScript: from there it is the one
+ * that the last build made.
+ */
+const WORKER_FILE = fileURLToPath(
+  new URL(
+    import.meta.url.endsWith('.ts') ? '../../dist/workers/codec-worker.js' : './codec-worker.js',
+    import.meta.url,
+  ),
+);
+
+/** Decodes small values in the calling thread and large ones in a pool of worker threads, through shared memory. */
+export class PooledDecoder implements Decoder {
+  readonly #codec: Codec;
+  readonly #pool: Piscina<DecodeTask, DecodeOutcome>;
+  readonly #inlineBytesMax: number;
+
+  private constructor(codec: Codec, pool: Piscina<DecodeTask, DecodeOutcome>, inlineBytesMax: number) {
+    this.#codec = codec;
+    this.#pool = pool;
+    this.#inlineBytesMax = inlineBytesMax;
+  }
+
+  /** `threads`: default one fewer than the machine has cores, since the main thread needs one. */
+  static async start(
+    parameters: CodecParameters,
+    {
+      threads = Math.max(1, availableParallelism() - 1),
+      inlineBytesMax = INLINE_DECODE_BYTES_MAX,
+    }: { threads?: number; inlineBytesMax?: number } = {},
+  ): Promise<PooledDecoder> {
+    const pool = new Piscina<DecodeTask, DecodeOutcome>({
+      filename: WORKER_FILE,
+      workerData: parameters,
+      minThreads: threads,
+      maxThreads: threads,
+      concurrentTasksPerWorker: 1,
+      idleTimeout: Number.POSITIVE_INFINITY,
+    });
+    return new PooledDecoder(await createCodec(parameters), pool, inlineBytesMax);
+  }
+
+  async decode(stored: Uint8Array, { mac, plainBytes }: { mac: Uint8Array; plainBytes: number }): Promise<Uint8Array> {
+    if (plainBytes <= this.#inlineBytesMax) {
+      const target = new Uint8Array(plainBytes);
+      decodeChecked(this.#codec, stored, target, mac);
+      return target;
+    }
+    const target = new Uint8Array(new SharedArrayBuffer(plainBytes));
+    // A copy of the MAC: a view would drag its whole buffer to the worker.
+    raiseOutcome(await this.#run({ stored, target, mac: mac.slice() }));
+    return target;
+  }
+
+  async verify(plain: Uint8Array, mac: Uint8Array): Promise<void> {
+    requireMac(this.#codec, plain, mac);
+  }
+
+  async close(): Promise<void> {
+    await this.#pool.close();
+  }
+
+  async #run(task: DecodeTask): Promise<DecodeOutcome> {
+    try {
+      return await this.#pool.run(task);
+    } catch (error) {
+      // The thread died or ran out of memory; the pool starts another. Its requests fail, the server goes on.
+      throw new StoreUnavailableError(`A decoding thread failed: ${(error as Error).message}`, { cause: error });
+    }
+  }
+}
