@@ -1,0 +1,45 @@
+/** What an overlay keeps its blocks in: memory, or the log of a directory. */
+import type { BlockMap } from './block-map.ts';
+
+/** New content for `count` blocks from block `block` on. */
+export interface Change {
+  readonly block: number;
+  readonly count: number;
+  /** count * BLOCK_SIZE bytes, borrowed until `apply` settles; undefined for zeroes. */
+  readonly data: Uint8Array | undefined;
+}
+
+/** Figures of an overlay, for reports. All in bytes. */
+export interface OverlayStats {
+  /** Blocks whose content is the overlay's, zeroes included. */
+  readonly dirtyBytes: number;
+  /** Of these, blocks that read as zeroes and take no room. */
+  readonly zeroBytes: number;
+  /** Room taken, by dead blocks and records too: memory, and files in directories. */
+  readonly storedBytes: number;
+  /** Of these, in main memory. */
+  readonly memoryBytes: number;
+  /** Taken from clients by write; zeroes and trims not counted. */
+  readonly acknowledgedBytes: number;
+  /** Passed to the file system's write calls, moving of live blocks included. */
+  readonly writtenBytes: number;
+}
+
+export interface BlockStore {
+  /** Where each changed block is. The store changes it the moment a change has landed; others only look. */
+  readonly map: BlockMap;
+  /** Why nothing can be written; undefined if it can. */
+  readonly readOnlyReason: string | undefined;
+  /** Lands the changes, in their order, as one: readers see them once it resolves. Rejects with OverlayError. */
+  apply(changes: readonly Change[]): Promise<void>;
+  /**
+   * Fills `target` from byte `skip` of a run of data blocks that `map` has named in this same turn of the event loop.
+   * Rejects with OverlayError.
+   */
+  read(run: { readonly first: number; readonly value: number }, skip: number, target: Uint8Array): Promise<void>;
+  /** Makes every applied change durable, as far as the store promises that. Rejects with OverlayError. */
+  flush(): Promise<void>;
+  stats(): OverlayStats;
+  /** Called once, with nothing in flight. */
+  close(): Promise<void>;
+}

@@ -1,0 +1,116 @@
+/**
+ * The file system as the overlay uses it, narrow enough to be replaced: the tests put one in its place that fails on
+ * demand, and one that shows what a crash would have left. Errors are Node's, with their `code`.
+ */
+import { constants } from 'node:fs';
+import { type FileHandle, mkdir, open, readdir, rename, unlink } from 'node:fs/promises';
+
+export interface OverlayFile {
+  /** Reads into `target` from byte `position`. Resolves to the bytes read, fewer than asked for only at the end of the file. */
+  read(target: Uint8Array, position: number): Promise<number>;
+  /** Writes all buffers one behind the other from byte `position` on, or rejects: then any part of them may be written. */
+  write(buffers: readonly Uint8Array[], position: number): Promise<void>;
+  /** fdatasync. */
+  sync(): Promise<void>;
+  truncate(lengthBytes: number): Promise<void>;
+  /** `linked` is false once nobody could find the file any more. */
+  status(): Promise<{ sizeBytes: number; linked: boolean }>;
+  close(): Promise<void>;
+}
+
+export interface OverlayFileSystem {
+  /** `create`: a new file, mode 0600, rejects with EEXIST if it is there. Otherwise an existing one. */
+  open(path: string, access: 'read' | 'write' | 'create'): Promise<OverlayFile>;
+  /** Names in a directory, in no order. */
+  list(directory: string): Promise<string[]>;
+  /** A new directory, mode 0700. Rejects with EEXIST if it is there. */
+  makeDirectory(path: string): Promise<void>;
+  rename(from: string, to: string): Promise<void>;
+  remove(path: string): Promise<void>;
+  /** fsync of a directory: names made, changed or removed in it are durable. */
+  syncDirectory(path: string): Promise<void>;
+}
+
+const openFlags = {
+  read: constants.O_RDONLY,
+  write: constants.O_RDWR,
+  create: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL,
+} as const;
+
+/** Buffers of one writev at most: IOV_MAX of Linux. */
+const BUFFERS_PER_WRITE_MAX = 1024;
+
+/** The real one. */
+export const nodeFileSystem: OverlayFileSystem = {
+  async open(path, access) {
+    return fileOf(await open(path, openFlags[access], 0o600));
+  },
+  list: (directory) => readdir(directory),
+  async makeDirectory(path) {
+    await mkdir(path, { mode: 0o700 });
+  },
+  rename,
+  remove: unlink,
+  async syncDirectory(path) {
+    const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+    try {
+      await directory.sync();
+    } finally {
+      await directory.close();
+    }
+  },
+};
+
+export function fileOf(handle: FileHandle): OverlayFile {
+  return {
+    async read(target, position) {
+      let done = 0;
+      while (done < target.length) {
+        const { bytesRead } = await handle.read(target, done, target.length - done, position + done);
+        if (bytesRead === 0) break;
+        done += bytesRead;
+      }
+      return done;
+    },
+    async write(buffers, position) {
+      let at = position;
+      for (let first = 0; first < buffers.length; first += BUFFERS_PER_WRITE_MAX) {
+        at += await writeAll(handle, buffers.slice(first, first + BUFFERS_PER_WRITE_MAX), at);
+      }
+    },
+    sync: () => handle.datasync(),
+    truncate: (lengthBytes) => handle.truncate(lengthBytes),
+    async status() {
+      const { size, nlink } = await handle.stat();
+      return { sizeBytes: size, linked: nlink > 0 };
+    },
+    close: () => handle.close(),
+  };
+}
+
+/** A write may be cut short by a full disk: the next call then says why. Returns the bytes of all buffers. */
+async function writeAll(handle: FileHandle, buffers: readonly Uint8Array[], position: number): Promise<number> {
+  const total = buffers.reduce((bytes, buffer) => bytes + buffer.length, 0);
+  let rest = [...buffers];
+  for (let done = 0; done < total; ) {
+    const { bytesWritten } = await handle.writev(rest, position + done);
+    done += bytesWritten;
+    if (done < total) rest = dropBytes(rest, bytesWritten);
+  }
+  return total;
+}
+
+function dropBytes(buffers: readonly Uint8Array[], count: number): Uint8Array[] {
+  let skip = count;
+  const rest: Uint8Array[] = [];
+  for (const buffer of buffers) {
+    if (skip < buffer.length) rest.push(buffer.subarray(skip));
+    skip = Math.max(0, skip - buffer.length);
+  }
+  return rest;
+}
+
+/** The `code` of a system error, for example ENOSPC. */
+export function errorCode(error: unknown): string | undefined {
+  return error instanceof Error && 'code' in error ? String(error.code) : undefined;
+}

@@ -1,0 +1,222 @@
+/**
+ * Blocks in main memory, beyond a limit in a file that is gone with the process. Volatile: FLUSH and FUA succeed because
+ * nothing is promised.
+ *
+ * Places below `#memorySlots` are in slabs, higher ones in the spill file. A block that has a place is overwritten there.
+ * Memory is copied to within one turn of the event loop, so only the spill file needs `UseEpochs`: a freed place in it is
+ * given away when no read or write that knew it is in flight any more.
+ */
+import { OverlayError } from '../core/errors.ts';
+import { BLOCK_SIZE, MiB } from '../core/units.ts';
+import { BlockMap, isZeroValue, ZERO_FLAG } from './block-map.ts';
+import type { BlockStore, Change, OverlayStats } from './block-store.ts';
+import { overlayFailure } from './file-errors.ts';
+import { SlotAllocator } from './slot-allocator.ts';
+import type { SpillFile } from './spill-file.ts';
+import { UseEpochs } from './use-epochs.ts';
+
+const SLAB_BYTES = 1 * MiB;
+const SLAB_SLOTS = SLAB_BYTES / BLOCK_SIZE;
+
+/** Blocks for the spill file: `slots` consecutive ones from `slot` on. */
+interface SpillWrite {
+  readonly block: number;
+  readonly slot: number;
+  readonly data: Uint8Array;
+  /** The place is new: the map does not know it yet. */
+  readonly fresh: boolean;
+}
+
+export class MemoryBlockStore implements BlockStore {
+  readonly map = new BlockMap();
+  readonly readOnlyReason = undefined;
+  readonly #memorySlots: number;
+  readonly #memory: SlotAllocator;
+  readonly #spilled: SlotAllocator;
+  readonly #slabs: (Buffer | undefined)[] = [];
+  readonly #slabUse: number[] = [];
+  readonly #spill: SpillFile;
+  readonly #epochs = new UseEpochs();
+  #acknowledgedBytes = 0;
+  #writtenBytes = 0;
+
+  /** Keeps about `memoryLimitBytes` in memory; owns `spill`. */
+  constructor({ memoryLimitBytes, spill }: { memoryLimitBytes: number; spill: SpillFile }) {
+    this.#memorySlots = Math.floor(Math.max(0, memoryLimitBytes) / BLOCK_SIZE);
+    this.#memory = new SlotAllocator(this.#memorySlots);
+    this.#spilled = new SlotAllocator(ZERO_FLAG - this.#memorySlots);
+    this.#spill = spill;
+  }
+
+  async apply(changes: readonly Change[]): Promise<void> {
+    const spills: SpillWrite[] = [];
+    for (const { block, count, data } of changes) {
+      if (data === undefined) this.#set(block, count, ZERO_FLAG);
+      else {
+        this.#place(block, count, data, spills);
+        this.#acknowledgedBytes += data.length;
+      }
+    }
+    if (spills.length > 0) await this.#writeSpills(spills);
+  }
+
+  async read(
+    { first, value }: { readonly first: number; readonly value: number },
+    skip: number,
+    target: Uint8Array,
+  ): Promise<void> {
+    const slot = value + Math.floor(skip / BLOCK_SIZE);
+    const within = skip % BLOCK_SIZE;
+    const inMemory = Math.max(0, (this.#memorySlots - slot) * BLOCK_SIZE - within);
+    if (inMemory > 0) this.#readMemory(slot * BLOCK_SIZE + within, target.subarray(0, inMemory));
+    if (target.length <= inMemory) return;
+    const epoch = this.#epochs.enter();
+    try {
+      const position = slot * BLOCK_SIZE + within + inMemory - this.#memorySlots * BLOCK_SIZE;
+      await this.#spill.read(target.subarray(inMemory), position);
+    } catch (cause) {
+      throw overlayFailure(`cannot read block ${first + Math.floor(skip / BLOCK_SIZE)} from the spill file`, cause);
+    } finally {
+      this.#epochs.leave(epoch);
+    }
+  }
+
+  async flush(): Promise<void> {}
+
+  stats(): OverlayStats {
+    const memoryBytes = this.#slabs.reduce((bytes, slab) => bytes + (slab?.length ?? 0), 0);
+    return {
+      dirtyBytes: (this.map.dataBlocks + this.map.zeroBlocks) * BLOCK_SIZE,
+      zeroBytes: this.map.zeroBlocks * BLOCK_SIZE,
+      storedBytes: memoryBytes + this.#spilled.highWater * BLOCK_SIZE,
+      memoryBytes,
+      acknowledgedBytes: this.#acknowledgedBytes,
+      writtenBytes: this.#writtenBytes,
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#slabs.length = 0;
+    await this.#spill.close();
+  }
+
+  /** Copies what has or gets a place in memory, and lists the rest in `spills`. */
+  #place(block: number, count: number, data: Uint8Array, spills: SpillWrite[]): void {
+    for (let done = 0; done < count; ) {
+      const run = this.map.runAt(block + done, block + count);
+      const bytes = data.subarray(done * BLOCK_SIZE, (done + run.count) * BLOCK_SIZE);
+      done += run.count;
+      if (run.value !== undefined && !isZeroValue(run.value)) this.#overwrite(run.first, run.value, bytes, spills);
+      else this.#placeFresh(run.first, bytes, spills);
+    }
+  }
+
+  #overwrite(block: number, slot: number, data: Uint8Array, spills: SpillWrite[]): void {
+    const inMemory = Math.max(0, this.#memorySlots - slot) * BLOCK_SIZE;
+    for (let at = 0; at < Math.min(inMemory, data.length); at += BLOCK_SIZE) {
+      this.#copyIn(slot + at / BLOCK_SIZE, data, at);
+    }
+    if (inMemory >= data.length) return;
+    const rest = { block: block + inMemory / BLOCK_SIZE, slot: slot + inMemory / BLOCK_SIZE };
+    spills.push({ ...rest, data: data.subarray(inMemory), fresh: false });
+  }
+
+  #placeFresh(block: number, data: Uint8Array, spills: SpillWrite[]): void {
+    for (let at = 0; at < data.length; at += BLOCK_SIZE) {
+      const index = block + at / BLOCK_SIZE;
+      const slot = this.#memory.allocate();
+      if (slot === undefined) {
+        this.#addSpill(index, data.subarray(at, at + BLOCK_SIZE), spills);
+        continue;
+      }
+      const slab = Math.floor(slot / SLAB_SLOTS);
+      this.#slabUse[slab] = (this.#slabUse[slab] ?? 0) + 1;
+      this.#copyIn(slot, data, at);
+      this.#set(index, 1, slot);
+    }
+  }
+
+  /** Gives one block a place in the file; neighbours in block and place become one write. */
+  #addSpill(block: number, data: Uint8Array, spills: SpillWrite[]): void {
+    const number = this.#spilled.allocate();
+    if (number === undefined) throw new OverlayError('the overlay has no place left', { reason: 'full' });
+    const slot = number + this.#memorySlots;
+    const last = spills.at(-1);
+    const lastCount = (last?.data.length ?? 0) / BLOCK_SIZE;
+    const continues =
+      last?.fresh === true &&
+      last.slot + lastCount === slot &&
+      last.block + lastCount === block &&
+      last.data.buffer === data.buffer &&
+      last.data.byteOffset + last.data.length === data.byteOffset;
+    if (!continues) {
+      spills.push({ block, slot, data, fresh: true });
+      return;
+    }
+    const joined = new Uint8Array(data.buffer, last.data.byteOffset, last.data.length + data.length);
+    spills[spills.length - 1] = { ...last, data: joined };
+  }
+
+  async #writeSpills(spills: readonly SpillWrite[]): Promise<void> {
+    const epoch = this.#epochs.enter();
+    try {
+      const results = await Promise.allSettled(spills.map((spill) => this.#writeSpill(spill)));
+      for (const result of results) {
+        if (result.status === 'rejected') throw overlayFailure('cannot write to the spill file', result.reason);
+      }
+    } finally {
+      this.#epochs.leave(epoch);
+    }
+  }
+
+  async #writeSpill({ block, slot, data, fresh }: SpillWrite): Promise<void> {
+    const count = data.length / BLOCK_SIZE;
+    try {
+      await this.#spill.write(data, (slot - this.#memorySlots) * BLOCK_SIZE);
+    } catch (error) {
+      if (fresh) this.#spilled.free(slot - this.#memorySlots, count);
+      throw error;
+    }
+    this.#writtenBytes += data.length;
+    if (fresh) this.#set(block, count, slot);
+  }
+
+  #set(block: number, count: number, value: number): void {
+    this.map.set(block, count, value, (replaced, blocks) => {
+      if (!isZeroValue(replaced)) this.#free(replaced, blocks);
+    });
+  }
+
+  #free(first: number, count: number): void {
+    const inMemory = Math.min(count, Math.max(0, this.#memorySlots - first));
+    for (let slot = first; slot < first + inMemory; slot++) {
+      const slab = Math.floor(slot / SLAB_SLOTS);
+      // An empty slab goes back to the system: a trimmed overlay is a small process again.
+      if (--this.#slabUse[slab]! === 0) this.#slabs[slab] = undefined;
+    }
+    if (inMemory > 0) this.#memory.free(first, inMemory);
+    if (inMemory === count) return;
+    const spilled = first + inMemory - this.#memorySlots;
+    this.#epochs.retire(() => this.#spilled.free(spilled, count - inMemory));
+  }
+
+  #copyIn(slot: number, data: Uint8Array, at: number): void {
+    const index = Math.floor(slot / SLAB_SLOTS);
+    let slab = this.#slabs[index];
+    if (slab === undefined) {
+      slab = Buffer.allocUnsafeSlow(SLAB_BYTES);
+      this.#slabs[index] = slab;
+    }
+    slab.set(data.subarray(at, at + BLOCK_SIZE), (slot % SLAB_SLOTS) * BLOCK_SIZE);
+  }
+
+  #readMemory(position: number, target: Uint8Array): void {
+    for (let done = 0; done < target.length; ) {
+      const within = (position + done) % SLAB_BYTES;
+      const length = Math.min(SLAB_BYTES - within, target.length - done);
+      const slab = this.#slabs[Math.floor((position + done) / SLAB_BYTES)]!;
+      target.set(slab.subarray(within, within + length), done);
+      done += length;
+    }
+  }
+}

@@ -1,0 +1,31 @@
+import type { ReadableDevice } from '../core/device.ts';
+import { OVERLAY_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
+import { type Log, silentLog } from '../core/log.ts';
+import { nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
+import { MemoryBlockStore } from './memory-block-store.ts';
+import { OverlayDevice } from './overlay.ts';
+import { SpillFile, spillDirectory } from './spill-file.ts';
+
+export interface MemoryOverlayOptions {
+  /** Bytes of blocks kept in memory; what is beyond goes to a temporary file. */
+  readonly memoryLimitBytes?: number;
+  /** Where that file is made. By default the system's directory for temporary files, or /var/tmp if that is a tmpfs. */
+  readonly tempDir?: string | undefined;
+  readonly log?: Log;
+  /** For tests. */
+  readonly fileSystem?: OverlayFileSystem;
+}
+
+/**
+ * A writable device over `base` that forgets every write when it is closed or the process ends. Borrows `base`. Rejects
+ * with UserError if there is no directory for temporary files.
+ */
+export async function openMemoryOverlay(
+  base: ReadableDevice,
+  options: MemoryOverlayOptions = {},
+): Promise<OverlayDevice> {
+  const { memoryLimitBytes = OVERLAY_MEMORY_BYTES_DEFAULT, tempDir, log = silentLog } = options;
+  const directory = await spillDirectory(tempDir, log);
+  const spill = new SpillFile({ directory, log, fileSystem: options.fileSystem ?? nodeFileSystem });
+  return new OverlayDevice(base, new MemoryBlockStore({ memoryLimitBytes, spill }));
+}

@@ -1,0 +1,203 @@
+/**
+ * Copy-on-write over a base nobody writes to: the one place where a client's bytes end.
+ *
+ * The unit is the block of 4 KiB. A block is clean (the base has it), data (the store has it) or zero (nobody has it, it
+ * reads as zeroes; never again as the base). Requests cut blocks where they like: the ragged edges of a write are read,
+ * merged and written as whole blocks, while `RangeLocks` keeps every other write off these blocks. The whole request
+ * then lands in the store as one.
+ *
+ * Reads take no locks: they look the map up once, and fetch all parts at the same time. One that overlaps a write still
+ * in flight may see either content; one issued after the write settled sees the write, because the store changes the map
+ * before it settles.
+ */
+import type { BlockDevice, ReadableDevice } from '../core/device.ts';
+import { assert, OverlayError } from '../core/errors.ts';
+import { BLOCK_SIZE, type ByteRange } from '../core/units.ts';
+import { DEVICE_BLOCKS_MAX, isZeroValue } from './block-map.ts';
+import type { BlockStore, Change, OverlayStats } from './block-store.ts';
+import { RangeLocks } from './range-locks.ts';
+import { isZeroBlock, splitZeroBlocks } from './zero-blocks.ts';
+
+/** What a write of more bytes than this is cut into, so that one record of a log can hold each part. */
+const REQUEST_BYTES_MAX = 32 * 1024 * 1024;
+
+/** A stretch of the device in one state. `offset` and `length` are bytes, multiples of BLOCK_SIZE. */
+export interface OverlayRange extends ByteRange {
+  /** data: the overlay has the bytes; zero: it reads as zeroes; clean: it is the base's. */
+  readonly state: 'data' | 'zero' | 'clean';
+}
+
+export class OverlayDevice implements BlockDevice {
+  readonly supports = { fua: true, trim: true, multiConn: true } as const;
+  readonly sizeBytes: number;
+  readonly #base: ReadableDevice;
+  readonly #store: BlockStore;
+  readonly #locks = new RangeLocks();
+  #inFlight = 0;
+  #idle: (() => void) | undefined;
+  #closing: Promise<void> | undefined;
+
+  /** Reads through to `base`, which stays the caller's to close; owns `store`. */
+  constructor(base: ReadableDevice, store: BlockStore) {
+    assert(base.sizeBytes % BLOCK_SIZE === 0, 'a device is a whole number of blocks');
+    assert(base.sizeBytes / BLOCK_SIZE <= DEVICE_BLOCKS_MAX, 'an overlay covers at most 16 TiB');
+    this.sizeBytes = base.sizeBytes;
+    this.#base = base;
+    this.#store = store;
+  }
+
+  /** Why every write is refused (damage found when it was opened); undefined for a healthy overlay. */
+  get readOnlyReason(): string | undefined {
+    return this.#store.readOnlyReason;
+  }
+
+  stats(): OverlayStats {
+    return this.#store.stats();
+  }
+
+  /** The states of a range, in order and without gaps; neighbours may share a state. The range is made of whole blocks. */
+  *changedRanges(range: ByteRange): Generator<OverlayRange> {
+    this.#assertInside(range.offset, range.length);
+    assert(range.offset % BLOCK_SIZE === 0 && range.length % BLOCK_SIZE === 0, 'states are kept by whole blocks');
+    const end = (range.offset + range.length) / BLOCK_SIZE;
+    for (let block = range.offset / BLOCK_SIZE; block < end; ) {
+      const { count, value } = this.#store.map.runAt(block, end);
+      const state = value === undefined ? 'clean' : isZeroValue(value) ? 'zero' : 'data';
+      yield { offset: block * BLOCK_SIZE, length: count * BLOCK_SIZE, state };
+      block += count;
+    }
+  }
+
+  read(offset: number, target: Uint8Array): Promise<void> {
+    this.#assertInside(offset, target.length);
+    return this.#during(() => this.#readParts(offset, target));
+  }
+
+  write(offset: number, source: Uint8Array, { fua }: { fua: boolean }): Promise<void> {
+    this.#assertInside(offset, source.length);
+    return this.#during(async () => {
+      for (let done = 0; done < source.length; done += REQUEST_BYTES_MAX) {
+        await this.#change(offset + done, source.subarray(done, done + REQUEST_BYTES_MAX));
+      }
+      if (fua) await this.#store.flush();
+    });
+  }
+
+  writeZeroes({ offset, length }: ByteRange, { fua }: { fua: boolean; mayTrim: boolean }): Promise<void> {
+    this.#assertInside(offset, length);
+    return this.#during(async () => {
+      if (length > 0) await this.#change(offset, length);
+      if (fua) await this.#store.flush();
+    });
+  }
+
+  trim({ offset, length }: ByteRange, { fua }: { fua: boolean }): Promise<void> {
+    this.#assertInside(offset, length);
+    const from = Math.ceil(offset / BLOCK_SIZE) * BLOCK_SIZE;
+    const to = Math.floor((offset + length) / BLOCK_SIZE) * BLOCK_SIZE;
+    return this.#during(async () => {
+      if (to > from) await this.#change(from, to - from);
+      if (fua) await this.#store.flush();
+    });
+  }
+
+  flush(): Promise<void> {
+    return this.#during(() => this.#store.flush());
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#drain().then(() => this.#store.close());
+    return this.#closing;
+  }
+
+  async #readParts(offset: number, target: Uint8Array): Promise<void> {
+    const end = offset + target.length;
+    const endBlock = Math.ceil(end / BLOCK_SIZE);
+    const parts: Promise<void>[] = [];
+    for (let at = offset; at < end; ) {
+      const { first, count, value } = this.#store.map.runAt(Math.floor(at / BLOCK_SIZE), endBlock);
+      const until = Math.min(end, (first + count) * BLOCK_SIZE);
+      const part = target.subarray(at - offset, until - offset);
+      if (value === undefined) parts.push(this.#base.read(at, part));
+      else if (isZeroValue(value)) part.fill(0);
+      else parts.push(this.#store.read({ first, value }, at - first * BLOCK_SIZE, part));
+      at = until;
+    }
+    await settleAll(parts);
+  }
+
+  /** Writes `content`, or that many zeroes, at byte `offset`. */
+  async #change(offset: number, content: Uint8Array | number): Promise<void> {
+    const length = typeof content === 'number' ? content : content.length;
+    const end = offset + length;
+    const first = Math.floor(offset / BLOCK_SIZE);
+    const count = Math.ceil(end / BLOCK_SIZE) - first;
+    const exclusive = offset % BLOCK_SIZE !== 0 || end % BLOCK_SIZE !== 0;
+    const release = await this.#locks.acquire({ first, count, exclusive });
+    try {
+      await this.#store.apply(await this.#wholeBlocks(offset, end, content));
+    } finally {
+      release();
+    }
+  }
+
+  /** The request as whole blocks: its edges merged with what is there, its blocks of zeroes told apart. */
+  async #wholeBlocks(offset: number, end: number, content: Uint8Array | number): Promise<Change[]> {
+    const source = typeof content === 'number' ? undefined : content;
+    const innerStart = Math.ceil(offset / BLOCK_SIZE) * BLOCK_SIZE;
+    const innerEnd = Math.floor(end / BLOCK_SIZE) * BLOCK_SIZE;
+    if (innerStart > innerEnd) return [await this.#mergedEdge(offset, end, source)];
+
+    const edges: Promise<Change>[] = [];
+    const headBytes = innerStart - offset;
+    if (headBytes > 0) edges.push(this.#mergedEdge(offset, innerStart, source?.subarray(0, headBytes)));
+    if (innerEnd < end) edges.push(this.#mergedEdge(innerEnd, end, source?.subarray(innerEnd - offset)));
+    const changes = edges.length === 0 ? [] : await Promise.all(edges);
+    const block = innerStart / BLOCK_SIZE;
+    const count = (innerEnd - innerStart) / BLOCK_SIZE;
+    if (count > 0 && source === undefined) changes.push({ block, count, data: undefined });
+    else if (source !== undefined) splitZeroBlocks(block, source.subarray(headBytes, innerEnd - offset), changes);
+    return changes;
+  }
+
+  /** One block with bytes `from` to `to` of the device replaced; zeroes if `source` is missing. */
+  async #mergedEdge(from: number, to: number, source: Uint8Array | undefined): Promise<Change> {
+    const block = Math.floor(from / BLOCK_SIZE);
+    const start = block * BLOCK_SIZE;
+    const merged = Buffer.allocUnsafe(BLOCK_SIZE);
+    await this.#readParts(start, merged);
+    if (source === undefined) merged.fill(0, from - start, to - start);
+    else merged.set(source, from - start);
+    return { block, count: 1, data: isZeroBlock(merged, 0) ? undefined : merged };
+  }
+
+  async #during(action: () => Promise<void>): Promise<void> {
+    if (this.#closing !== undefined) throw new OverlayError('the device is closed', { reason: 'io' });
+    this.#inFlight++;
+    try {
+      await action();
+    } finally {
+      if (--this.#inFlight === 0) this.#idle?.();
+    }
+  }
+
+  async #drain(): Promise<void> {
+    if (this.#inFlight === 0) return;
+    await new Promise<void>((resolve) => {
+      this.#idle = resolve;
+    });
+  }
+
+  #assertInside(offset: number, length: number): void {
+    const inside = Number.isSafeInteger(offset) && offset >= 0 && offset + length <= this.sizeBytes && length >= 0;
+    assert(inside, `${length} bytes at ${offset} do not lie inside a device of ${this.sizeBytes} bytes`);
+  }
+}
+
+/** Waits for all, then fails if one failed: the caller's buffer must not be written to after it has been told. */
+async function settleAll(parts: readonly Promise<void>[]): Promise<void> {
+  if (parts.length === 1) return parts[0];
+  for (const result of await Promise.allSettled(parts)) {
+    if (result.status === 'rejected') throw result.reason;
+  }
+}

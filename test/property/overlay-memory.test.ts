@@ -1,0 +1,46 @@
+import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { BLOCK_SIZE } from '../../src/core/units.ts';
+import { openMemoryOverlay } from '../../src/device/memory-overlay.ts';
+import { MemoryDevice } from '../support/memory-device.ts';
+import { driveAgainstModel, firstDifference } from '../support/overlay-model.ts';
+import { runSeed, seededRandom } from '../support/overlay-random.ts';
+
+const tempDir = mkdtempSync(join(tmpdir(), 'overlay-memory-'));
+afterAll(() => rmSync(tempDir, { recursive: true }));
+
+describe('a memory overlay against a plain buffer', () => {
+  for (const memoryBlocks of [100_000, 300, 20, 0]) {
+    const seed = runSeed() + memoryBlocks;
+    it(`gives the same bytes with ${memoryBlocks} blocks of memory (seed ${seed})`, async () => {
+      const random = seededRandom(seed);
+      const base = seededRandom(1).fill(Buffer.alloc(600 * BLOCK_SIZE));
+      const before = Buffer.from(base);
+      const device = await openMemoryOverlay(new MemoryDevice(base), {
+        memoryLimitBytes: memoryBlocks * BLOCK_SIZE,
+        tempDir,
+      });
+      const content = Buffer.from(base);
+      await driveAgainstModel(device, content, { random, rounds: 400 });
+      expect(base.equals(before), 'the base is never written').toBe(true);
+      expect(readdirSync(tempDir), 'the temporary file has no name').toEqual([]);
+
+      let at = 0;
+      for (const range of device.changedRanges({ offset: 0, length: base.length })) {
+        expect(range.offset).toBe(at);
+        at += range.length;
+        const part = content.subarray(range.offset, at);
+        if (range.state === 'clean') expect(part.equals(base.subarray(range.offset, at))).toBe(true);
+        if (range.state === 'zero') expect(part.every((byte) => byte === 0)).toBe(true);
+      }
+      expect(at).toBe(base.length);
+
+      await device.trim({ offset: 0, length: base.length }, { fua: false });
+      expect(await firstDifference(device, Buffer.alloc(base.length))).toBe(undefined);
+      expect(device.stats()).toMatchObject({ dirtyBytes: base.length, zeroBytes: base.length, memoryBytes: 0 });
+      await device.close();
+    });
+  }
+});
