@@ -3,10 +3,12 @@
  * files, no clock, nothing kept between calls but keys, WebAssembly instances and their scratch memory.
  */
 import type { KeyObject } from 'node:crypto';
-import { assert, UnsupportedError } from '../../core/errors.ts';
+import { assert, CorruptStoreError } from '../../core/errors.ts';
+import { MiB } from '../../core/units.ts';
 import { type Compression, createDecompressor } from './compression.ts';
+import { createDecryptor, type EncryptionParameters } from './encryption.ts';
 import { createMac, type HashAlgorithm } from './hash.ts';
-import { typescriptKernels } from './kernels.ts';
+import { createTypescriptKernels } from './kernels.ts';
 
 export { blake3, plainHash } from './hash.ts';
 
@@ -16,16 +18,7 @@ export interface CodecParameters {
   /** 32 bytes: the derived key of an encrypted store, H(RepositoryID) in a plaintext one. */
   readonly macKey: KeyObject;
   readonly compression: Compression;
-  readonly encryption:
-    | {
-        readonly subKeyAlgorithm: 'AES256-KW' | 'AES256-GCM';
-        readonly dataAlgorithm: 'AES256-GCM-SIV';
-        /** Plain bytes of every segment but the last: `ChunkSize` of CONFIG's Encryption. */
-        readonly segmentBytes: number;
-        /** 32 bytes: the derived key. */
-        readonly key: KeyObject;
-      }
-    | undefined;
+  readonly encryption: EncryptionParameters | undefined;
 }
 
 /** One store's codec, for one thread. */
@@ -48,15 +41,51 @@ export interface Codec {
 
 /** A codec of its own for each caller: two never share scratch memory. Rejects with UnsupportedError. */
 export async function createCodec(parameters: CodecParameters): Promise<Codec> {
-  if (parameters.encryption !== undefined) throw new UnsupportedError('encrypted stores are not read yet');
+  const kernels = createTypescriptKernels();
   const mac = await createMac(parameters.hashing, parameters.macKey);
-  const { decompress, decompressInto } = await createDecompressor(parameters.compression, typescriptKernels);
+  const decompressor = await createDecompressor(parameters.compression, kernels);
+  const { encryption, compression } = parameters;
+  const decryptor = encryption === undefined ? undefined : createDecryptor(encryption, kernels);
+  const scratch = new Scratch();
+
+  const decrypt = (encrypted: Uint8Array) => {
+    if (decryptor === undefined) return encrypted;
+    const compressed = scratch.take(decryptor.plainBytes(encrypted));
+    decryptor.decryptInto(encrypted, compressed);
+    return compressed;
+  };
   return {
-    decodeInto: decompressInto,
+    decodeInto(stored, target) {
+      if (decryptor !== undefined && compression === undefined) {
+        if (decryptor.plainBytes(stored) !== target.byteLength) {
+          throw new CorruptStoreError('an encrypted value holds another number of bytes than it should');
+        }
+        decryptor.decryptInto(stored, target);
+      } else {
+        decompressor.decompressInto(decrypt(stored), target);
+      }
+    },
     decode(stored, plainBytesMax) {
       assert(Number.isSafeInteger(plainBytesMax) && plainBytesMax >= 0, 'plainBytesMax counts bytes');
-      return decompress(stored, plainBytesMax);
+      return decompressor.decompress(decrypt(stored), plainBytesMax);
     },
     mac,
   };
+}
+
+/** What is kept between calls: as much as nearly every chunk needs (8 MiB, not compressible), in bytes. */
+const SCRATCH_KEPT_BYTES_MAX = 9 * MiB;
+
+/** One buffer for what is decrypted but still compressed: fresh ones cost a page fault every 4 KiB. */
+class Scratch {
+  #buffer = new Uint8Array(0);
+
+  /** `bytes` bytes of any content, valid until the next call. */
+  take(bytes: number): Uint8Array {
+    if (bytes > SCRATCH_KEPT_BYTES_MAX) return new Uint8Array(bytes);
+    if (bytes > this.#buffer.byteLength) {
+      this.#buffer = new Uint8Array(Math.min(2 * bytes, SCRATCH_KEPT_BYTES_MAX));
+    }
+    return this.#buffer.subarray(0, bytes);
+  }
 }

@@ -11,7 +11,8 @@ import { MiB } from '../../../../src/core/units.ts';
 import { type Codec, type CodecParameters, createCodec, plainHash } from '../../../../src/kloset/codec/codec.ts';
 
 const storesDir = path.resolve(import.meta.dirname, '../../../../fixtures/stores');
-const stores = existsSync(storesDir) ? readdirSync(storesDir) : [];
+const manifestOf = (name: string) => path.join(storesDir, name, 'manifest.json');
+const stores = existsSync(storesDir) ? readdirSync(storesDir).filter((name) => existsSync(manifestOf(name))) : [];
 
 const ENVELOPE_HEADER_BYTES = 16;
 const MAC_BYTES = 32;
@@ -32,19 +33,18 @@ interface Manifest {
 
 describe.skipIf(stores.length === 0)('fixture stores', () => {
   test.each(stores)('%s: every blob decodes to what its MAC says', async (name) => {
-    const manifest = JSON.parse(readFileSync(path.join(storesDir, name, 'manifest.json'), 'utf8')) as Manifest;
+    const manifest = JSON.parse(readFileSync(manifestOf(name), 'utf8')) as Manifest;
     const codec = await createCodec(await parametersOf(manifest));
     let blobs = 0;
-    for (const file of envelopeFiles(path.join(storesDir, name))) {
-      const data = readFileSync(file);
-      const footerAt = data.byteLength - MAC_BYTES;
-      expect(toHex(codec.mac(data.subarray(0, footerAt))), file).toBe(toHex(data.subarray(footerAt)));
-      const payload = data.subarray(ENVELOPE_HEADER_BYTES, footerAt);
-      const type = data.readUInt32LE(8);
+    for (const { where, envelope } of envelopesOf(path.join(storesDir, name))) {
+      const footerAt = envelope.byteLength - MAC_BYTES;
+      expect(toHex(codec.mac(envelope.subarray(0, footerAt))), where).toBe(toHex(envelope.subarray(footerAt)));
+      const payload = envelope.subarray(ENVELOPE_HEADER_BYTES, footerAt);
+      const type = envelope.readUInt32LE(8);
       if (type === types.state) expect(codec.decode(payload, 16 * MiB).byteLength).toBeGreaterThan(0);
       if (type === types.packfile) blobs += checkPackfile(codec, payload);
     }
-    if (envelopeFiles(path.join(storesDir, name)).length > 0) expect(blobs).toBeGreaterThan(0);
+    expect(blobs).toBeGreaterThan(0);
   });
 });
 
@@ -92,12 +92,20 @@ function encryptionOf(
   return { subKeyAlgorithm: subkeyAlgorithm, dataAlgorithm: 'AES256-GCM-SIV', segmentBytes: chunkSize, key };
 }
 
-/** The states and packfiles of a store in local directory layout; none for a .ptar archive. */
-function envelopeFiles(directory: string): string[] {
-  const found: string[] = [];
-  for (const entry of readdirSync(directory, { recursive: true, withFileTypes: true })) {
-    const parts = path.join(entry.parentPath, entry.name).split(path.sep);
-    if (entry.isFile() && (parts.includes('states') || parts.includes('packfiles'))) found.push(parts.join(path.sep));
+/** The states and packfiles of a store: files of a directory (2.1) or sections of an archive (2.2). */
+function envelopesOf(directory: string): { where: string; envelope: Buffer }[] {
+  const archive = path.join(directory, 'archive.ptar');
+  if (existsSync(archive)) {
+    const data = readFileSync(archive);
+    return [data.byteLength - 32, data.byteLength - 16].map((at) => {
+      const [offset, length] = [Number(data.readBigInt64LE(at)), Number(data.readBigInt64LE(at + 8))];
+      return { where: `${archive} at ${offset}`, envelope: data.subarray(offset, offset + length) };
+    });
   }
-  return found;
+  return ['states', 'packfiles'].flatMap((kind) =>
+    readdirSync(path.join(directory, 'store', kind), { recursive: true, withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map((entry) => path.join(entry.parentPath, entry.name))
+      .map((where) => ({ where, envelope: readFileSync(where) })),
+  );
 }
