@@ -1,0 +1,87 @@
+import { assert } from '../core/errors.ts';
+
+const nothing = Buffer.alloc(0);
+
+/**
+ * Bytes from a socket, cut into the pieces a parser asks for. A piece that lies whole in the chunk that arrived last is
+ * a view into it, without a copy; only one that is spread over several chunks is gathered.
+ *
+ * A view stays valid for ever: sockets read into fresh buffers.
+ */
+export class Inbox {
+  /** Where the piece `take` found lies: `source` from `offset` on. */
+  source: Buffer = nothing;
+  offset = 0;
+
+  #chunk: Buffer = nothing;
+  #at = 0;
+  #gathered: Buffer | undefined;
+  #gatheredBytes = 0;
+
+  /** Bytes that arrived and were not taken, a piece half gathered left out. */
+  get pendingBytes(): number {
+    return this.#chunk.length - this.#at;
+  }
+
+  /** Whether a piece has begun that has not come to its end. */
+  get midPiece(): boolean {
+    return this.#gathered !== undefined;
+  }
+
+  /** Adds the next chunk; the one before has been taken whole. */
+  push(chunk: Buffer): void {
+    assert(this.pendingBytes === 0, 'a chunk arrives when the last one has been taken');
+    this.#chunk = chunk;
+    this.#at = 0;
+  }
+
+  /**
+   * Whether a piece of `length` bytes, at least 1, is there; then `source` and `offset` say where. If not, ask again
+   * for the same length after the next push: what is there has been gathered.
+   */
+  take(length: number): boolean {
+    const available = this.pendingBytes;
+    if (this.#gathered === undefined) {
+      if (available >= length) {
+        this.source = this.#chunk;
+        this.offset = this.#at;
+        this.#at += length;
+        return true;
+      }
+      if (available === 0) return false;
+      // Slow: not from the pool, which a long-lived piece would hold on to.
+      this.#gathered = Buffer.allocUnsafeSlow(length);
+      this.#gatheredBytes = 0;
+    }
+    assert(this.#gathered.length === length, 'a piece is asked for again with its length');
+    const part = Math.min(available, length - this.#gatheredBytes);
+    this.#chunk.copy(this.#gathered, this.#gatheredBytes, this.#at, this.#at + part);
+    this.#at += part;
+    this.#gatheredBytes += part;
+    if (this.#gatheredBytes < length) return false;
+    this.source = this.#gathered;
+    this.offset = 0;
+    this.#gathered = undefined;
+    return true;
+  }
+
+  /** The piece that `take(length)` found, as a view. */
+  view(length: number): Buffer {
+    return this.source.subarray(this.offset, this.offset + length);
+  }
+
+  /** Throws away up to `length` bytes of what is there; returns how many. */
+  skip(length: number): number {
+    const part = Math.min(this.pendingBytes, length);
+    this.#at += part;
+    return part;
+  }
+
+  /** Lets go of everything. */
+  clear(): void {
+    this.source = nothing;
+    this.#chunk = nothing;
+    this.#at = 0;
+    this.#gathered = undefined;
+  }
+}

@@ -1,0 +1,123 @@
+/** Where clients connect: TCP ports and Unix sockets. */
+import { lstat, unlink } from 'node:fs/promises';
+import { connect, createServer, type Server, type Socket } from 'node:net';
+import { UserError } from '../core/errors.ts';
+
+export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+
+export interface Listener {
+  /** How clients name it: `nbd://127.0.0.1:10809/` or `nbd+unix:///?socket=PATH`. */
+  readonly uri: string;
+  /** Stops accepting; connections live on. Removes a Unix socket's file. */
+  close(): void;
+}
+
+/** Longest path of a Unix socket, bytes: sun_path of unix(7) has 108, the last one 0. A longer one would be cut silently. */
+const SOCKET_PATH_BYTES_MAX = 107;
+/** Seconds of silence after which TCP asks whether the client's machine still lives: one that lost power must not stay the writer for hours. */
+const KEEP_ALIVE_MS = 60_000;
+/** Access for the owner alone. */
+const PRIVATE_UMASK = 0o177;
+
+/**
+ * Listens and hands over each connection. Port 0 takes any that is free. Rejects with UserError if it cannot: in use,
+ * not allowed, no such directory. A socket file that nobody answers on is left over from a crash and replaced.
+ */
+export async function listen(address: ListenAddress, accept: (socket: Socket) => void): Promise<Listener> {
+  const options = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS };
+  const server = createServer(options, accept);
+  if ('path' in address) {
+    await listenOnPath(server, address.path);
+    return { uri: `nbd+unix:///?socket=${encodePath(address.path)}`, close: () => server.close() };
+  }
+  const { host } = address;
+  const port = await listenOnPort(server, address);
+  return { uri: `nbd://${host.includes(':') ? `[${host}]` : host}:${port}/`, close: () => server.close() };
+}
+
+async function listenOnPort(server: Server, { host, port }: { host: string; port: number }): Promise<number> {
+  try {
+    await listening(server, () => server.listen({ host, port }));
+  } catch (error) {
+    throw explain(
+      error,
+      `port ${port} of ${host}`,
+      'stop the program that has it, or choose another port (0 takes a free one)',
+    );
+  }
+  const bound = server.address();
+  return typeof bound === 'object' && bound !== null ? bound.port : port;
+}
+
+async function listenOnPath(server: Server, path: string): Promise<void> {
+  if (Buffer.byteLength(path) > SOCKET_PATH_BYTES_MAX) {
+    throw new UserError(
+      `the socket path ${path} has more than ${SOCKET_PATH_BYTES_MAX} bytes, which Unix sockets cannot have: choose a shorter one`,
+    );
+  }
+  const bind = () =>
+    listening(server, () => {
+      // The file is made within listen(), synchronously: it never exists with wider rights.
+      const before = process.umask(PRIVATE_UMASK);
+      try {
+        server.listen({ path });
+      } finally {
+        process.umask(before);
+      }
+    });
+  const advice = 'stop the program that has it, or choose another path';
+  try {
+    await bind();
+  } catch (error) {
+    if (!(await isStale(error, path))) throw explain(error, `the socket ${path}`, advice);
+    await unlink(path);
+    await bind().catch((again) => {
+      throw explain(again, `the socket ${path}`, advice);
+    });
+  }
+}
+
+/** Resolves when `start`ed listening has begun, rejects if it fails. */
+function listening(server: Server, start: () => void): Promise<void> {
+  return new Promise((resolve, reject) => {
+    server.once('error', reject);
+    server.once('listening', () => {
+      server.off('error', reject);
+      resolve();
+    });
+    start();
+  });
+}
+
+/** Whether the address is taken by a socket file that nobody answers on. */
+async function isStale(error: unknown, path: string): Promise<boolean> {
+  if ((error as NodeJS.ErrnoException).code !== 'EADDRINUSE') return false;
+  if (!(await lstat(path)).isSocket()) return false;
+  return new Promise((resolve) => {
+    const probe = connect({ path });
+    probe.once('connect', () => {
+      probe.destroy();
+      resolve(false);
+    });
+    probe.once('error', (refused: NodeJS.ErrnoException) => resolve(refused.code === 'ECONNREFUSED'));
+  });
+}
+
+function explain(error: unknown, what: string, advice: string): UserError {
+  const { code } = error as NodeJS.ErrnoException;
+  const reasons: Readonly<Record<string, string>> = {
+    EADDRINUSE: `${what} is in use: ${advice}`,
+    EACCES: `${what} is not ours to use: run as a user who may, or choose another`,
+    EADDRNOTAVAIL: `${what}: this machine does not have that address`,
+    ENOTFOUND: `${what}: there is no such host`,
+    ENOENT: `${what}: its directory does not exist; create it first`,
+  };
+  const message =
+    reasons[code ?? ''] ?? `cannot listen on ${what}: ${error instanceof Error ? error.message : String(error)}`;
+  return new UserError(message, { cause: error });
+}
+
+/** The path as a URI's query takes it; slashes stay readable. */
+function encodePath(path: string): string {
+  return encodeURIComponent(path).replaceAll('%2F', '/');
+}

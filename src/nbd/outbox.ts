@@ -1,0 +1,68 @@
+import type { Socket } from 'node:net';
+import type { Flight } from './transmission.ts';
+
+/**
+ * Replies on their way out. All that are ready in one turn of the event loop leave under one cork, in one system call;
+ * one write callback a batch says when their buffers and their place in flight are free again: Node sends from the
+ * buffers it is given, without a copy.
+ *
+ * What write() returns is not looked at here: under a cork it only tells that the batch exceeds the stream's mark. The
+ * in-flight account, which counts a reply until its callback, stops the reading of requests instead.
+ */
+export class Outbox {
+  readonly #socket: Socket;
+  readonly #sent: (flights: readonly Flight[]) => void;
+  /** The batch being gathered; its last slice is held back until it is known to be the last. */
+  #batch: Flight[] = [];
+  #held: Buffer | undefined;
+  /** Batches the socket has, until their callbacks. */
+  readonly #outstanding = new Set<readonly Flight[]>();
+  #progressMs = 0;
+  readonly #flush = () => this.#writeBatch();
+
+  constructor(socket: Socket, sent: (flights: readonly Flight[]) => void) {
+    this.#socket = socket;
+    this.#sent = sent;
+  }
+
+  /** performance.now() when the client last took something; undefined if nothing waits for it. */
+  get waitingSinceMs(): number | undefined {
+    return this.#outstanding.size > 0 ? this.#progressMs : undefined;
+  }
+
+  send(bytes: Buffer, flight: Flight): void {
+    if (this.#held === undefined) {
+      this.#socket.cork();
+      // Promises that settle in this turn come before it: nextTick's queue is looked at when theirs is empty.
+      process.nextTick(this.#flush);
+    } else {
+      this.#socket.write(this.#held);
+    }
+    this.#held = bytes;
+    this.#batch.push(flight);
+  }
+
+  /** The socket is closed: no callback will come for what it still has. */
+  close(): void {
+    const left = [...this.#outstanding, this.#batch];
+    this.#outstanding.clear();
+    this.#batch = [];
+    this.#held = undefined;
+    for (const batch of left) this.#sent(batch);
+  }
+
+  #writeBatch(): void {
+    if (this.#held === undefined) return; // Closed in between.
+    const batch = this.#batch;
+    if (this.#outstanding.size === 0) this.#progressMs = performance.now();
+    this.#outstanding.add(batch);
+    this.#socket.write(this.#held, () => {
+      this.#progressMs = performance.now();
+      // False if close has dealt with it.
+      if (this.#outstanding.delete(batch)) this.#sent(batch);
+    });
+    this.#batch = [];
+    this.#held = undefined;
+    this.#socket.uncork();
+  }
+}

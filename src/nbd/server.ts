@@ -1,0 +1,180 @@
+/**
+ * The NBD server: listeners, the connections they bring, what these share, and the end.
+ */
+import type { Socket } from 'node:net';
+import type { ExportCatalog } from '../core/export-catalog.ts';
+import type { Log } from '../core/log.ts';
+import { Connection, type ConnectionShared } from './connection.ts';
+import { type NbdCounters, zeroCounters } from './counters.ts';
+import { describeError } from './errno.ts';
+import { FramePool } from './frame-pool.ts';
+import { InFlight } from './in-flight.ts';
+import { type NbdLimits, nbdLimits } from './limits.ts';
+import { type ListenAddress, type Listener, listen } from './listener.ts';
+import { type Peer, Writers } from './writers.ts';
+
+export interface NbdServerOptions {
+  readonly catalog: ExportCatalog;
+  readonly log: Log;
+  /** Any number of clients may write one export. Default: one at a time. */
+  readonly shared?: boolean;
+  /** Payload bytes in flight on all connections together; default in limits.ts. */
+  readonly repliesInFlightBytesMax?: number;
+  /** Bounds other than the defaults of limits.ts. */
+  readonly limits?: Partial<NbdLimits>;
+  /** Advertised in NBD_INFO_BLOCK_SIZE, and enforced: 1 (the default), 512 or 4096 bytes. */
+  readonly minimumBlockBytes?: 1 | 512 | 4096;
+  /** A bug showed, and the server has stopped serving: the process should say so and exit. Called once. */
+  onBug(error: unknown): void;
+  /** The clock of messages. */
+  now?(): Date;
+}
+
+/** How often stalled clients are looked for while others wait, in milliseconds: a fraction of the patience with them. */
+const STALL_CHECKS_PER_PATIENCE = 10;
+
+export class NbdServer {
+  /** What has been done so far; live. */
+  readonly counters: NbdCounters = zeroCounters();
+  readonly #options: NbdServerOptions;
+  readonly #limits: NbdLimits;
+  readonly #inFlight: InFlight;
+  readonly #connectionShared: ConnectionShared;
+  readonly #listeners: Listener[] = [];
+  /** In order of arrival. */
+  readonly #connections = new Set<Connection>();
+  readonly #stallCheck: NodeJS.Timeout;
+  #stopped = false;
+  #closing: Promise<void> | undefined;
+  #emptied: (() => void) | undefined;
+
+  constructor(options: NbdServerOptions) {
+    this.#options = options;
+    const { limits, repliesInFlightBytesMax, catalog, log } = options;
+    this.#limits = withBudget({ ...nbdLimits, ...limits }, repliesInFlightBytesMax);
+    this.#inFlight = new InFlight(this.#limits);
+    this.#connectionShared = {
+      catalog,
+      log,
+      writers: options.shared === true ? undefined : new Writers(options.now ?? (() => new Date())),
+      limits: this.#limits,
+      minimumBlock: options.minimumBlockBytes ?? 1,
+      inFlight: this.#inFlight,
+      frames: new FramePool(this.#limits.pooledBytesMax),
+      counters: this.counters,
+      bug: (error) => this.#bug(error),
+    };
+    this.#stallCheck = setInterval(() => this.#dropStalled(), this.#limits.stalledMsMax / STALL_CHECKS_PER_PATIENCE);
+    this.#stallCheck.unref();
+  }
+
+  /**
+   * Listens on one more address: `{ host, port }`, port 0 for a free one, or `{ path }` of a Unix socket (mode 0600).
+   * Rejects with UserError, whose message says what to do.
+   */
+  async listen(address: ListenAddress): Promise<{ readonly uri: string }> {
+    const listener = await listen(address, (socket) => this.#accept(socket, address));
+    if (this.#stopped) listener.close();
+    this.#listeners.push(listener);
+    return { uri: listener.uri };
+  }
+
+  /**
+   * Stops accepting, finishes what is in flight, answers the rest NBD_ESHUTDOWN and closes all connections. Clients get
+   * `drainMsMax` to read what they asked for; the devices are waited for as long as they take. Idempotent. Flushing and
+   * closing devices is the caller's.
+   */
+  close(): Promise<void> {
+    this.#closing ??= this.#drain();
+    return this.#closing;
+  }
+
+  async #drain(): Promise<void> {
+    this.#stopListening();
+    const emptied = new Promise<void>((resolve) => {
+      this.#emptied = resolve;
+    });
+    for (const connection of [...this.#connections]) connection.drain();
+    const timer = setTimeout(() => {
+      for (const connection of [...this.#connections]) connection.destroy('the server is shutting down');
+    }, this.#limits.drainMsMax);
+    if (this.#connections.size > 0) await emptied;
+    clearTimeout(timer);
+  }
+
+  #stopListening(): void {
+    this.#stopped = true;
+    clearInterval(this.#stallCheck);
+    for (const listener of this.#listeners) listener.close();
+    this.#listeners.length = 0;
+  }
+
+  #accept(socket: Socket, address: ListenAddress): void {
+    const { counters } = this;
+    const peer = peerOf(socket, address);
+    if (peer === undefined || this.#stopped || !this.#makeRoom()) {
+      counters.connectionsRefused++;
+      if (peer !== undefined) this.#options.log.warn({ client: peer.text }, 'connection refused: all places are taken');
+      socket.destroy();
+      return;
+    }
+    counters.connectionsTotal++;
+    counters.connectionsOpen++;
+    const done = () => {
+      counters.connectionsOpen--;
+      this.#connections.delete(connection);
+      if (this.#connections.size === 0) this.#emptied?.();
+    };
+    const connection = new Connection(this.#connectionShared, socket, { peer, done });
+    this.#connections.add(connection);
+  }
+
+  /** Whether there is a place, if need be that of the client which has haggled longest. */
+  #makeRoom(): boolean {
+    if (this.#connections.size < this.#limits.connectionsMax) return true;
+    for (const connection of this.#connections) {
+      if (!connection.isExpendable) continue;
+      this.counters.connectionsRefused++;
+      connection.destroy('all places are taken, and this client has not finished its handshake');
+      return true;
+    }
+    return false;
+  }
+
+  /** While somebody waits for room, those who keep it and read nothing are let go. */
+  #dropStalled(): void {
+    if (!this.#inFlight.contended) return;
+    const patienceMs = this.#limits.stalledMsMax;
+    for (const connection of [...this.#connections]) {
+      const sinceMs = connection.unreadSinceMs;
+      if (sinceMs !== undefined && performance.now() - sinceMs > patienceMs) {
+        connection.destroy(`it has read no reply for ${patienceMs} ms, and others wait for the memory`);
+      }
+    }
+  }
+
+  /** A disk that is down is better than one that lies. */
+  #bug(error: unknown): void {
+    if (this.#stopped && this.#closing === undefined) return; // Told already.
+    this.#options.log.error({ error: describeError(error) }, 'this is a bug in the server; it stops serving');
+    this.#stopListening();
+    for (const connection of [...this.#connections]) connection.destroy('the server stops serving');
+    this.#options.onBug(error);
+  }
+}
+
+/** The limits with another budget: a connection gets a quarter of it at most, so that one that reads nothing leaves room. */
+function withBudget(limits: NbdLimits, budget: number | undefined): NbdLimits {
+  const repliesInFlightBytesMax = budget ?? limits.repliesInFlightBytesMax;
+  const bytesPerConnectionMax = Math.min(limits.bytesPerConnectionMax, Math.ceil(repliesInFlightBytesMax / 4));
+  return { ...limits, repliesInFlightBytesMax, bytesPerConnectionMax };
+}
+
+/** Who has connected; undefined if it is gone already, which is when TCP knows no address. */
+function peerOf({ remoteAddress, remotePort }: Socket, listening: ListenAddress): Peer | undefined {
+  if ('path' in listening) return { client: 'unix', text: 'a client on a Unix socket' };
+  if (remoteAddress === undefined) return undefined;
+  // An IPv4 address as a socket for both families shows it.
+  const address = remoteAddress.replace(/^::ffff:(?=\d+\.)/, '');
+  return { client: address, text: `${address.includes(':') ? `[${address}]` : address}:${remotePort}` };
+}
