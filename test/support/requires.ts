@@ -25,7 +25,7 @@ const commandPackages = {
   'mkfs.ext4': 'e2fsprogs',
   'nbd-client': 'nbd-client',
   nbdcopy: 'libnbd-bin',
-  nbdfuse: 'nbdfuse',
+  nbdfuse: 'libnbd-bin',
   nbdinfo: 'libnbd-bin',
   nbdkit: 'nbdkit',
   nbdsh: 'python3-libnbd',
