@@ -1,4 +1,5 @@
 import { CorruptStoreError, UnsupportedError } from '../core/errors.ts';
+import type { KdfParameters } from './codec/key-derivation.ts';
 import { type Envelope, openEnvelope } from './envelope.ts';
 import { formatVersion, resourceTypes, versions } from './format.ts';
 import { CHUNK_BYTES_MAX } from './limits.ts';
@@ -9,20 +10,13 @@ const COMPRESSIONS = ['LZ4', 'GZIP', 'ZSTD'] as const;
 const SUBKEY_ALGORITHMS = ['AES256-KW', 'AES256-GCM'] as const;
 const DATA_ALGORITHMS = ['AES256-GCM-SIV'] as const;
 
-/** How a key is derived from a passphrase, as CONFIG says; not yet bounded or authenticated. */
-export type KdfParameters =
-  | { readonly name: 'ARGON2ID'; readonly time: number; readonly memoryKiB: number; readonly threads: number }
-  | { readonly name: 'SCRYPT'; readonly n: number; readonly r: number; readonly p: number }
-  | { readonly name: 'PBKDF2'; readonly iterations: number; readonly hashing: string };
-
 export interface EncryptionConfig {
   readonly subKeyAlgorithm: (typeof SUBKEY_ALGORITHMS)[number];
   readonly dataAlgorithm: (typeof DATA_ALGORITHMS)[number];
   /** Plain bytes of every segment but the last. */
   readonly segmentBytes: number;
+  /** As CONFIG says: not yet bounded or authenticated. */
   readonly kdf: KdfParameters;
-  readonly salt: Uint8Array;
-  readonly keyBytes: number;
   /** An encrypted value: it decrypts under the right key only. */
   readonly canary: Uint8Array;
 }
@@ -77,44 +71,34 @@ function chunkBytesMax(configured: number): number {
 }
 
 function parseEncryption(fields: MsgpackRecord): EncryptionConfig {
-  const kdf = fields.record('KDFParams');
-  const { parameters, keyBytes } = parseKdf(kdf);
   return {
     subKeyAlgorithm: oneOf(SUBKEY_ALGORITHMS, fields.text('SubKeyAlgorithm'), 'subkey encryption'),
     dataAlgorithm: oneOf(DATA_ALGORITHMS, fields.text('DataAlgorithm'), 'data encryption'),
     segmentBytes: fields.integer('ChunkSize'),
-    kdf: parameters,
-    salt: kdf.bytes('Salt'),
-    keyBytes,
-    canary: fields.bytes('Canary'),
+    kdf: parseKdf(fields.record('KDFParams')),
+    // A copy: the key is derived in another thread, and this must not change meanwhile.
+    canary: fields.bytes('Canary').slice(),
   };
 }
 
-function parseKdf(kdf: MsgpackRecord): { parameters: KdfParameters; keyBytes: number } {
+function parseKdf(kdf: MsgpackRecord): KdfParameters {
   const name = oneOf(['ARGON2ID', 'SCRYPT', 'PBKDF2'] as const, kdf.text('KDF'), 'key derivation');
+  // The three keys are lower case, all others in CONFIG capitalised (6).
   const fields = kdf.record(name.toLowerCase());
-  const keyBytes = fields.integer('KeyLen');
+  const common = { salt: kdf.bytes('Salt').slice(), keyBytes: fields.integer('KeyLen') };
   switch (name) {
     case 'ARGON2ID':
       return {
-        parameters: {
-          name,
-          time: fields.integer('Time'),
-          memoryKiB: fields.integer('Memory'),
-          threads: fields.integer('Threads'),
-        },
-        keyBytes,
+        name,
+        time: fields.integer('Time'),
+        memoryKiB: fields.integer('Memory'),
+        threads: fields.integer('Threads'),
+        ...common,
       };
     case 'SCRYPT':
-      return {
-        parameters: { name, n: fields.integer('N'), r: fields.integer('R'), p: fields.integer('P') },
-        keyBytes,
-      };
+      return { name, n: fields.integer('N'), r: fields.integer('R'), p: fields.integer('P'), ...common };
     case 'PBKDF2':
-      return {
-        parameters: { name, iterations: fields.integer('Iterations'), hashing: fields.text('Hashing') },
-        keyBytes,
-      };
+      return { name, iterations: fields.integer('Iterations'), hashing: fields.text('Hashing'), ...common };
   }
 }
 

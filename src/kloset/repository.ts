@@ -1,9 +1,10 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import { mapConcurrently } from '../core/concurrency.ts';
 import type { ReadCounters } from '../core/counters.ts';
-import { CorruptStoreError, type KlosetNbdError, StoreUnavailableError, UnsupportedError } from '../core/errors.ts';
+import { CorruptStoreError, exitCodes, type KlosetNbdError, StoreUnavailableError, UserError } from '../core/errors.ts';
 import { equalBytes, toHex } from '../core/mac.ts';
 import { blake3, type Codec, type CodecParameters, createCodec, plainHash } from './codec/codec.ts';
+import { type KdfParameters, keyOpensCanary } from './codec/key-derivation.ts';
 import { parseConfig, type StoreConfig } from './config.ts';
 import { checkEnvelope, openEnvelope } from './envelope.ts';
 import { envelopeHeader, type ResourceType, resourceTypeName, resourceTypes, versions } from './format.ts';
@@ -16,6 +17,14 @@ import type { KlosetStore } from './store.ts';
 export interface BlobId {
   readonly type: ResourceType;
   readonly mac: Uint8Array;
+}
+
+/** Where the key of an encrypted store comes from; not asked for a plaintext one. */
+export interface KeySource {
+  /** The passphrase's bytes. Rejects with UserError (exit 77) if there is none. */
+  passphrase(): Promise<Uint8Array>;
+  /** As codec/key-derivation.ts has it, here or in another thread. */
+  deriveKey(passphrase: Uint8Array, parameters: KdfParameters): Promise<KeyObject>;
 }
 
 /** Blobs whose name is the snapshot's random identifier: there is no MAC of the content to compare with. */
@@ -48,12 +57,15 @@ export class Repository {
   }
 
   /**
-   * Reads CONFIG and merges all states. Rejects with UserError (no store), UnsupportedError, CorruptStoreError or
+   * Reads CONFIG and merges all states. Rejects with UserError (66: no store, 77: passphrase), UnsupportedError, CorruptStoreError or
    * StoreUnavailableError. The store stays the caller's to close.
    */
-  static async open(store: KlosetStore, { counters }: { counters: ReadCounters }): Promise<Repository> {
+  static async open(
+    store: KlosetStore,
+    { counters, keys }: { counters: ReadCounters; keys: KeySource },
+  ): Promise<Repository> {
     const config = parseConfig(await store.readConfig());
-    const codecParameters = await unlock(config);
+    const codecParameters = await unlock(config, keys);
     const footerKey = config.encryption === undefined ? undefined : codecParameters.macKey;
     // CONFIG's footer is BLAKE3 whatever the store's hashing is (4.1).
     checkEnvelope(config.envelope, await blake3(config.envelope.covered, footerKey), 'CONFIG');
@@ -148,12 +160,20 @@ export class Repository {
 }
 
 /** The store's key and how to decode with it. */
-async function unlock(config: StoreConfig): Promise<CodecParameters> {
-  if (config.encryption !== undefined) {
-    throw new UnsupportedError('This store is encrypted; this version of kloset-nbd reads plaintext stores only.');
+async function unlock(config: StoreConfig, keys: KeySource): Promise<CodecParameters> {
+  const { hashing, compression, encryption } = config;
+  if (encryption === undefined) {
+    const macKey = createSecretKey(await plainHash(hashing, config.repositoryId));
+    return { hashing, macKey, compression, encryption: undefined };
   }
-  const macKey: KeyObject = createSecretKey(await plainHash(config.hashing, config.repositoryId));
-  return { hashing: config.hashing, macKey, compression: config.compression, encryption: undefined };
+  const passphrase = await keys.passphrase();
+  const key = await keys.deriveKey(passphrase, encryption.kdf);
+  const { subKeyAlgorithm, dataAlgorithm, segmentBytes } = encryption;
+  const parameters = { subKeyAlgorithm, dataAlgorithm, segmentBytes, key };
+  if (!keyOpensCanary(encryption.canary, parameters)) {
+    throw new UserError('The passphrase does not open this store.', { exitCode: exitCodes.passphrase });
+  }
+  return { hashing, macKey: key, compression, encryption: parameters };
 }
 
 async function readState(store: KlosetStore, codec: Codec, id: string, counters: ReadCounters): Promise<State> {

@@ -6,7 +6,6 @@ import type { Repository } from '../kloset/repository.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { type BytePath, fromBytePath, joinPath, toBytePath } from './directory-lister.ts';
 import { FileReader } from './file-reader.ts';
-import { ownPostgresRoot } from './postgres-root.ts';
 import { walkSnapshot } from './snapshot-walk.ts';
 
 /** Where the parts of an opened snapshot come from; all stay the caller's. */
@@ -33,7 +32,7 @@ export class KlosetSource implements SnapshotSource {
   private constructor(parts: KlosetSourceParts, root: BytePath, walked: Awaited<ReturnType<typeof walkSnapshot>>) {
     this.snapshotId = parts.header.id;
     this.createdSeconds = parts.header.timestamp.seconds;
-    this.tree = ownPostgresRoot(walked.tree);
+    this.tree = walked.tree;
     this.oddities = walked.oddities;
     this.#root = root;
     this.#objects = walked.objects;

@@ -1,23 +1,39 @@
-/** What crosses between the main thread and a codec worker. An error's class does not survive a thread hop: it is rebuilt. */
-import { CorruptStoreError } from '../core/errors.ts';
+/** What crosses between threads. An error's class does not survive the hop: its code does, and it is rebuilt. */
+import { CorruptStoreError, KlosetNbdError, UnsupportedError, UserError } from '../core/errors.ts';
 
-/** Decode `stored` into all of `target` and compare its MAC. Both are shared memory: nothing is copied. */
-export interface DecodeTask {
-  readonly stored: Uint8Array;
+/** Decode `stored` into all of `target` and compare its MAC; without `stored` only compare. Shared memory is not copied. */
+export interface ChunkTask {
+  readonly stored?: Uint8Array;
   readonly target: Uint8Array;
   readonly mac: Uint8Array;
 }
 
-/** Undefined: done. */
-export type DecodeOutcome = { readonly code: string; readonly message: string } | undefined;
+/** A task's result, or the error that was thrown on purpose. */
+export type Outcome<T> =
+  | { readonly value: T }
+  | { readonly code: string; readonly message: string; readonly exitCode?: number };
 
-/** The outcome that says `error`; anything but damage is thrown, as the worker's own failure. */
-export function toOutcome(error: unknown): DecodeOutcome {
-  if (error instanceof CorruptStoreError) return { code: error.code, message: error.message };
-  throw error;
+/** Runs a task in a worker. Anything but our own errors is the worker's failure and is thrown there. */
+export async function outcomeOf<T>(task: () => T | Promise<T>): Promise<Outcome<T>> {
+  try {
+    return { value: await task() };
+  } catch (error) {
+    if (!(error instanceof KlosetNbdError)) throw error;
+    const { code, message } = error;
+    return error instanceof UserError ? { code, message, exitCode: error.exitCode } : { code, message };
+  }
 }
 
-/** Throws what the outcome says. */
-export function raiseOutcome(outcome: DecodeOutcome): void {
-  if (outcome !== undefined) throw new CorruptStoreError(outcome.message);
+/** The task's result in the thread that asked; throws the error it ended with. */
+export function resultOf<T>(outcome: Outcome<T>): T {
+  if ('value' in outcome) return outcome.value;
+  const { code, message, exitCode } = outcome;
+  switch (code) {
+    case 'UNSUPPORTED':
+      throw new UnsupportedError(message);
+    case 'USER':
+      throw new UserError(message, exitCode === undefined ? {} : { exitCode });
+    default:
+      throw new CorruptStoreError(message);
+  }
 }

@@ -1,31 +1,20 @@
 import { availableParallelism } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import { Piscina } from 'piscina';
 import type { Decoder } from '../core/decoder.ts';
 import { StoreUnavailableError } from '../core/errors.ts';
 import { INLINE_DECODE_BYTES_MAX } from '../core/limits.ts';
 import { type Codec, type CodecParameters, createCodec } from '../kloset/codec/codec.ts';
 import { decodeChecked, requireMac } from './check-chunk.ts';
-import { type DecodeOutcome, type DecodeTask, raiseOutcome } from './message.ts';
-
-/**
- * The compiled worker. Tests run the sources, but a worker thread of Node 20 needs JavaScript: from there it is the one
- * that the last build made.
- */
-const WORKER_FILE = fileURLToPath(
-  new URL(
-    import.meta.url.endsWith('.ts') ? '../../dist/workers/codec-worker.js' : './codec-worker.js',
-    import.meta.url,
-  ),
-);
+import { type ChunkTask, type Outcome, resultOf } from './message.ts';
+import { workerFile } from './worker-file.ts';
 
 /** Decodes small values in the calling thread and large ones in a pool of worker threads, through shared memory. */
 export class PooledDecoder implements Decoder {
   readonly #codec: Codec;
-  readonly #pool: Piscina<DecodeTask, DecodeOutcome>;
+  readonly #pool: Piscina<ChunkTask, Outcome<void>>;
   readonly #inlineBytesMax: number;
 
-  private constructor(codec: Codec, pool: Piscina<DecodeTask, DecodeOutcome>, inlineBytesMax: number) {
+  private constructor(codec: Codec, pool: Piscina<ChunkTask, Outcome<void>>, inlineBytesMax: number) {
     this.#codec = codec;
     this.#pool = pool;
     this.#inlineBytesMax = inlineBytesMax;
@@ -39,14 +28,16 @@ export class PooledDecoder implements Decoder {
       inlineBytesMax = INLINE_DECODE_BYTES_MAX,
     }: { threads?: number; inlineBytesMax?: number } = {},
   ): Promise<PooledDecoder> {
-    const pool = new Piscina<DecodeTask, DecodeOutcome>({
-      filename: WORKER_FILE,
+    const pool = new Piscina<ChunkTask, Outcome<void>>({
+      filename: workerFile('codec-worker'),
       workerData: parameters,
       minThreads: threads,
       maxThreads: threads,
       concurrentTasksPerWorker: 1,
       idleTimeout: Number.POSITIVE_INFINITY,
     });
+    // A thread that dies is replaced, and the task it had is rejected: nothing more is to be done here.
+    pool.on('error', () => {});
     return new PooledDecoder(await createCodec(parameters), pool, inlineBytesMax);
   }
 
@@ -58,19 +49,20 @@ export class PooledDecoder implements Decoder {
     }
     const target = new Uint8Array(new SharedArrayBuffer(plainBytes));
     // A copy of the MAC: a view would drag its whole buffer to the worker.
-    raiseOutcome(await this.#run({ stored, target, mac: mac.slice() }));
+    resultOf(await this.#run({ stored, target, mac: mac.slice() }));
     return target;
   }
 
   async verify(plain: Uint8Array, mac: Uint8Array): Promise<void> {
-    requireMac(this.#codec, plain, mac);
+    if (plain.byteLength <= this.#inlineBytesMax) requireMac(this.#codec, plain, mac);
+    else resultOf(await this.#run({ target: plain, mac: mac.slice() }));
   }
 
   async close(): Promise<void> {
     await this.#pool.close();
   }
 
-  async #run(task: DecodeTask): Promise<DecodeOutcome> {
+  async #run(task: ChunkTask): Promise<Outcome<void>> {
     try {
       return await this.#pool.run(task);
     } catch (error) {

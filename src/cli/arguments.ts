@@ -1,0 +1,70 @@
+/** Command lines, brought from plakar's habits to one form before yargs reads them. */
+import { UserError } from '../core/errors.ts';
+import { parseBytes } from '../core/units.ts';
+import type { FreeSpace } from '../ext4/parameters.ts';
+import type { LogLevel } from '../observability/log.ts';
+
+/** Options of every command. */
+export interface GlobalArguments {
+  readonly store: string;
+  readonly keyfile: string | undefined;
+  readonly logLevel: LogLevel;
+}
+
+/** plakar's global options that take a value: skipped when its `at` is looked for. */
+const GLOBAL_WITH_VALUE = ['--keyfile', '--store', '--log-level'];
+
+/**
+ * `-keyfile F` becomes `--keyfile F`, and `at LOCATION serve` becomes `serve --store LOCATION`. What follows `--` is
+ * left alone.
+ */
+export function normaliseArguments(given: readonly string[]): string[] {
+  const end = given.includes('--') ? given.indexOf('--') : given.length;
+  const own = given.slice(0, end).map((word) => (/^-[a-z][a-z-]+(=|$)/.test(word) ? `-${word}` : word));
+  const at = findAt(own);
+  if (at === undefined) return [...own, ...given.slice(end)];
+  const location = own[at + 1];
+  if (location === undefined) throw new UserError('"at" needs a LOCATION: kloset-nbd at LOCATION serve');
+  return [...own.slice(0, at), ...own.slice(at + 2), '--store', location, ...given.slice(end)];
+}
+
+/** Index of plakar's `at`: the first word that is neither an option nor an option's value. */
+function findAt(words: readonly string[]): number | undefined {
+  let index = 0;
+  while (words[index]?.startsWith('-')) index += GLOBAL_WITH_VALUE.includes(words[index]!) ? 2 : 1;
+  return words[index] === 'at' ? index : undefined;
+}
+
+/** An option's size, such as `10G`; powers of 1024. Throws UserError. */
+export function sizeOption(name: string, text: string): number {
+  const bytes = parseBytes(text);
+  if (bytes === undefined)
+    throw new UserError(`--${name} ${text}: write a size such as 512M, 10G or a number of bytes.`);
+  return bytes;
+}
+
+/** `--free`: `25%` of what is used, or a size. */
+export function freeOption(text: string): FreeSpace {
+  const percent = /^(\d+(?:\.\d+)?)%$/.exec(text)?.[1];
+  if (percent !== undefined) return { percent: Number(percent) };
+  const bytes = parseBytes(text);
+  if (bytes === undefined) throw new UserError(`--free ${text}: write a share such as 25% or a size such as 5G.`);
+  return { bytes };
+}
+
+/** Where to listen. */
+export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+
+/** `tcp://HOST:PORT` or `unix:PATH`. Throws UserError. */
+export function listenOption(text: string): ListenAddress {
+  if (text.startsWith('unix:') && text.length > 'unix:'.length) {
+    const path = text.slice('unix:'.length);
+    return { path };
+  }
+  const match = /^tcp:\/\/(\[[0-9a-fA-F:.]+\]|[^:/]+):(\d{1,5})\/?$/.exec(text);
+  const port = Number(match?.[2]);
+  if (match === null || port > 65535) {
+    throw new UserError(`--listen ${text}: write tcp://127.0.0.1:10809 or unix:/run/kloset-nbd.sock.`);
+  }
+  return { host: match[1]!.replace(/^\[|\]$/g, ''), port };
+}

@@ -1,0 +1,71 @@
+#!/usr/bin/env node
+import { readFileSync } from 'node:fs';
+import yargs from 'yargs';
+import { CorruptStoreError, exitCodes, KlosetNbdError, UnsupportedError, UserError } from '../core/errors.ts';
+import { defaultLocation } from '../exports/open-store.ts';
+import { logLevels } from '../observability/log.ts';
+import { normaliseArguments } from './arguments.ts';
+import { serveCommand } from './serve.ts';
+import { snapshotsCommand } from './snapshots.ts';
+
+function packageVersion(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
+  return (JSON.parse(text) as { version: string }).version;
+}
+
+async function main(): Promise<void> {
+  const parser = yargs(normaliseArguments(process.argv.slice(2)))
+    .scriptName('kloset-nbd')
+    .usage(
+      '$0 <command>\n\nServes snapshots of a Kloset store (plakar) as writable ext4 disks over NBD, without restoring them.',
+    )
+    .option('store', {
+      describe:
+        "The store's directory; else plakar's way: kloset-nbd at LOCATION COMMAND; else PLAKAR_REPOSITORY, else ~/.plakar",
+      type: 'string',
+      requiresArg: true,
+      default: defaultLocation(process.env),
+      defaultDescription: 'PLAKAR_REPOSITORY or ~/.plakar',
+    })
+    .option('keyfile', {
+      describe: "File that holds the store's passphrase; else PLAKAR_PASSPHRASE",
+      type: 'string',
+      requiresArg: true,
+    })
+    .option('log-level', { describe: 'What is logged to standard error', choices: logLevels, default: 'info' as const })
+    .command(serveCommand)
+    .command(snapshotsCommand)
+    .demandCommand(1, 'Name a command: serve or snapshots.')
+    .strict()
+    .parserConfiguration({
+      'duplicate-arguments-array': true,
+      'parse-numbers': false,
+      'parse-positional-numbers': false,
+    })
+    .version(packageVersion())
+    .help()
+    .alias('help', 'h')
+    .wrap(Math.min(120, process.stdout.columns ?? 120))
+    .epilogue('Exit codes: 0 done, 1 failed, 64 usage, 65 damaged data, 66 no such store, 77 passphrase, 78 version.')
+    .fail((message, error) => {
+      throw error ?? new UserError(`${message} "kloset-nbd --help" shows how it is used.`);
+    });
+  await parser.parseAsync();
+}
+
+/** plakar's exit codes (README). */
+function exitCodeOf(error: unknown): number {
+  if (error instanceof UserError) return error.exitCode;
+  if (error instanceof UnsupportedError) return exitCodes.version;
+  if (error instanceof CorruptStoreError) return exitCodes.damagedData;
+  return exitCodes.failure;
+}
+
+try {
+  await main();
+} catch (error) {
+  // What was thrown on purpose says itself what to do; for a bug the stack is the best there is.
+  const isOwn = error instanceof KlosetNbdError;
+  process.stderr.write(`kloset-nbd: ${isOwn ? error.message : ((error as Error).stack ?? String(error))}\n`);
+  process.exitCode = exitCodeOf(error);
+}

@@ -1,0 +1,198 @@
+import type { Argv, CommandModule } from 'yargs';
+import {
+  CACHE_MEMORY_BYTES_DEFAULT,
+  INFLIGHT_MEMORY_BYTES_DEFAULT,
+  OVERLAY_MEMORY_BYTES_DEFAULT,
+} from '../core/limits.ts';
+import type { Log } from '../core/log.ts';
+import { formatBytes } from '../core/units.ts';
+import { DirectoryOverlays } from '../exports/directory-overlays.ts';
+import { MemoryOverlays } from '../exports/memory-overlays.ts';
+import { OpenStore } from '../exports/open-store.ts';
+import type { Overlays } from '../exports/overlays.ts';
+import { SnapshotExports } from '../exports/snapshot-exports.ts';
+import type { LayoutRequest } from '../ext4/parameters.ts';
+import { parseSelector } from '../kloset/selector.ts';
+import { NbdServer } from '../nbd/server.ts';
+import { createLog } from '../observability/log.ts';
+import { freeOption, type GlobalArguments, listenOption, sizeOption } from './arguments.ts';
+import { parseOwner } from './owner.ts';
+import { keySource } from './passphrase.ts';
+import { plakarContents } from './plakar-contents.ts';
+import { describeReport, makeReport } from './report.ts';
+import { runUntilSignal } from './signals.ts';
+
+interface ServeArguments extends GlobalArguments {
+  readonly snapshots: readonly string[];
+  readonly listen: readonly string[];
+  readonly shared: boolean;
+  readonly overlay: string;
+  readonly overlayMemoryLimit: string;
+  readonly tempDir: string | undefined;
+  readonly owner: string | undefined;
+  readonly size: string | undefined;
+  readonly free: string | undefined;
+  readonly source: 'native' | 'plakar';
+  readonly plakar: string;
+  readonly cacheMemory: string;
+  readonly inflightMemory: string;
+}
+
+/** `--overlay` values that are not a directory. */
+const MEMORY = 'memory';
+
+export const serveCommand: CommandModule<object, ServeArguments> = {
+  command: 'serve [snapshots..]',
+  describe: 'Serve snapshots as disks over NBD; without SNAPSHOT all of the store',
+  builder: (yargs) => options(yargs) as unknown as Argv<ServeArguments>,
+  handler: serve,
+};
+
+function options(yargs: Argv<object>) {
+  const size = (bytes: number) => formatBytes(bytes).replace(/\.0 | |iB/g, '');
+  return yargs
+    .positional('snapshots', {
+      describe:
+        'Which to serve: hex prefix of an id, latest, or tag:NAME; :PATH behind it makes that directory the root',
+      type: 'string',
+      array: true,
+      default: [],
+    })
+    .option('listen', {
+      describe: 'Where to listen: tcp://HOST:PORT (port 0: any free one) or unix:PATH; repeatable',
+      type: 'string',
+      array: true,
+      nargs: 1,
+      default: ['tcp://127.0.0.1:10809'],
+    })
+    .option('shared', {
+      describe:
+        'Let several clients write to one export at once. ext4 does not survive that: for cluster-aware clients only',
+      type: 'boolean',
+      default: false,
+    })
+    .option('overlay', {
+      describe: `Where writes go: "${MEMORY}" (lost at exit) or a directory (kept)`,
+      type: 'string',
+      requiresArg: true,
+      default: MEMORY,
+    })
+    .option('overlay-memory-limit', {
+      describe: 'Memory for writes of a memory overlay; more goes to a file in --temp-dir',
+      type: 'string',
+      requiresArg: true,
+      default: size(OVERLAY_MEMORY_BYTES_DEFAULT),
+    })
+    .option('temp-dir', {
+      describe: 'Directory for temporary files; a tmpfs is passed over unless named here',
+      type: 'string',
+      requiresArg: true,
+      defaultDescription: 'TMPDIR, or /var/tmp where that is a tmpfs',
+    })
+    .option('owner', {
+      describe: 'Every file belongs to USER[:GROUP] or UID[:GID] instead of its recorded owner',
+      type: 'string',
+      requiresArg: true,
+    })
+    .option('size', { describe: 'Size of the disk in all, such as 10G', type: 'string', requiresArg: true })
+    .option('free', {
+      describe: 'Free space beyond the data: a share (25%) or a size (5G)',
+      type: 'string',
+      requiresArg: true,
+      defaultDescription: '25%, at least 1G',
+      conflicts: 'size',
+    })
+    .option('source', {
+      describe: "Who reads file contents: kloset-nbd itself, or the installed plakar's cat",
+      choices: ['native', 'plakar'] as const,
+      default: 'native' as const,
+    })
+    .option('plakar', {
+      describe: 'The plakar program for --source plakar',
+      type: 'string',
+      requiresArg: true,
+      default: 'plakar',
+    })
+    .option('cache-memory', {
+      describe: 'Memory for decoded chunks',
+      type: 'string',
+      requiresArg: true,
+      default: size(CACHE_MEMORY_BYTES_DEFAULT),
+    })
+    .option('inflight-memory', {
+      describe: 'Memory for bytes being fetched, decoded or sent',
+      type: 'string',
+      requiresArg: true,
+      default: size(INFLIGHT_MEMORY_BYTES_DEFAULT),
+    })
+    .example('$0 serve latest', 'serve the newest snapshot on 127.0.0.1:10809')
+    .example('$0 serve tag:nightly:/data --owner postgres --overlay ./work', 'a directory of a snapshot, writes kept');
+}
+
+async function serve(given: ServeArguments): Promise<void> {
+  const log = createLog(given.logLevel);
+  const addresses = given.listen.map(listenOption);
+  const selectors = given.snapshots.map(parseSelector);
+  const layout = await layoutRequest(given);
+  const inflightBytes = sizeOption('inflight-memory', given.inflightMemory);
+  const store = await OpenStore.open({
+    location: given.store,
+    keys: keySource(given),
+    cacheBytesMax: sizeOption('cache-memory', given.cacheMemory),
+    // Replies have a half of their own: a client that does not read must not stop the fetches of others.
+    inflightBytesMax: inflightBytes / 2,
+    contentSource: given.source === 'plakar' ? plakarContents(given, log) : undefined,
+  });
+  const overlays = await openOverlays(given, log);
+  const exports = await SnapshotExports.create({ store, selectors, layout, overlays, log });
+  if (selectors.length > 0) await exports.openDefault();
+
+  const signals = runUntilSignal();
+  const server = new NbdServer({
+    catalog: exports,
+    log,
+    shared: given.shared,
+    repliesInFlightBytesMax: inflightBytes / 2,
+    onBug: signals.stop,
+  });
+  const report = async () => {
+    const values = await makeReport({ store, exports, server });
+    log.info(values, describeReport(values));
+  };
+  signals.onReport(report);
+  for (const address of addresses) {
+    const { uri } = await server.listen(address);
+    process.stdout.write(`ready ${uri}\n`);
+  }
+  log.info(
+    { store: store.repository.location, snapshots: store.snapshots.length, volatile: overlays.isVolatile },
+    overlays.isVolatile
+      ? 'Serving. Writes are kept in memory and are lost when this process ends; --overlay DIR keeps them.'
+      : `Serving. Writes are kept in ${given.overlay}.`,
+  );
+  const bug = await signals.stopped;
+  log.info({}, 'Stopping: no new connections; what is in flight is finished.');
+  await server.close();
+  await report();
+  await exports.close();
+  await overlays.close();
+  await store.close();
+  if (bug !== undefined) throw bug;
+}
+
+async function layoutRequest({ owner, size, free }: ServeArguments): Promise<LayoutRequest> {
+  return {
+    owner: owner === undefined ? undefined : await parseOwner(owner),
+    sizeBytes: size === undefined ? undefined : sizeOption('size', size),
+    free: free === undefined ? undefined : freeOption(free),
+  };
+}
+
+async function openOverlays(given: ServeArguments, log: Log): Promise<Overlays> {
+  if (given.overlay !== MEMORY) return DirectoryOverlays.open(given.overlay, log);
+  return new MemoryOverlays({
+    memoryBytesMax: sizeOption('overlay-memory-limit', given.overlayMemoryLimit),
+    tempDir: given.tempDir,
+    log,
+  });
+}

@@ -1,0 +1,105 @@
+import { homedir } from 'node:os';
+import path from 'node:path';
+import type { ChunkStore } from '../core/chunk-store.ts';
+import { ByteBudget } from '../core/concurrency.ts';
+import { newReadCounters, type ReadCounters } from '../core/counters.ts';
+import { UserError } from '../core/errors.ts';
+import { LocalStore } from '../kloset/local-store.ts';
+import { type KeySource, Repository } from '../kloset/repository.ts';
+import { listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
+import type { KlosetStore } from '../kloset/store.ts';
+import { ChunkCache } from '../source/chunk-cache.ts';
+import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
+import { KlosetSource } from '../source/kloset-source.ts';
+import { PooledDecoder } from '../workers/pool.ts';
+
+export interface StoreOptions {
+  /** As the operator gave it: a path, or `fs:` and a path. */
+  readonly location: string;
+  /** Decoded chunks kept, bytes. */
+  readonly cacheBytesMax: number;
+  /** Bytes being fetched and decoded at once. */
+  readonly inflightBytesMax: number;
+  readonly keys: KeySource;
+  /** Who fetches files' contents instead of our own reader, if anyone; the store closes it. */
+  readonly contentSource?: ((parts: { decoder: PooledDecoder; location: string }) => Promise<ChunkStore>) | undefined;
+}
+
+/** An opened store with everything that snapshots of it share: index, decoder, caches, counters. */
+export class OpenStore {
+  readonly repository: Repository;
+  readonly counters: ReadCounters;
+  /** Newest first; resolved once, so that `latest` means one snapshot as long as the process lives. */
+  readonly snapshots: readonly SnapshotHeader[];
+  readonly #store: KlosetStore;
+  readonly #decoder: PooledDecoder;
+  readonly #metadataChunks: ChunkCache;
+  readonly #contentChunks: ChunkCache;
+
+  private constructor(parts: {
+    repository: Repository;
+    counters: ReadCounters;
+    snapshots: readonly SnapshotHeader[];
+    store: KlosetStore;
+    decoder: PooledDecoder;
+    metadataChunks: ChunkCache;
+    contentChunks: ChunkCache;
+  }) {
+    this.repository = parts.repository;
+    this.counters = parts.counters;
+    this.snapshots = parts.snapshots;
+    this.#store = parts.store;
+    this.#decoder = parts.decoder;
+    this.#metadataChunks = parts.metadataChunks;
+    this.#contentChunks = parts.contentChunks;
+  }
+
+  /** Rejects with UserError (66: no store, 77: passphrase), UnsupportedError, CorruptStoreError or StoreUnavailableError. */
+  static async open(options: StoreOptions): Promise<OpenStore> {
+    const store = openLocation(options.location);
+    const counters = newReadCounters();
+    const repository = await Repository.open(store, { counters, keys: options.keys });
+    const snapshots = await listSnapshots(repository);
+    const decoder = await PooledDecoder.start(repository.codecParameters);
+    const budget = new ByteBudget(options.inflightBytesMax);
+    const native = new KlosetChunkStore({ repository, decoder, budget, counters });
+    const metadataChunks = new ChunkCache(native, { bytesMax: options.cacheBytesMax });
+    const foreign = await options.contentSource?.({ decoder, location: store.location });
+    const contentChunks =
+      foreign === undefined ? metadataChunks : new ChunkCache(foreign, { bytesMax: options.cacheBytesMax });
+    return new OpenStore({ repository, counters, snapshots, store, decoder, metadataChunks, contentChunks });
+  }
+
+  /** Opens a snapshot, or the directory `path` of it. */
+  openSource(header: SnapshotHeader, path: string): Promise<KlosetSource> {
+    const parts = { repository: this.repository, header, metadataChunks: this.#metadataChunks };
+    return KlosetSource.open({ ...parts, contentChunks: this.#contentChunks }, path);
+  }
+
+  async close(): Promise<void> {
+    await this.#contentChunks.close();
+    await this.#metadataChunks.close();
+    await this.#decoder.close();
+    await this.#store.close();
+  }
+}
+
+/** The store that plakar would open too: given, else PLAKAR_REPOSITORY, else `~/.plakar`. */
+export function defaultLocation(environment: NodeJS.ProcessEnv): string {
+  return environment.PLAKAR_REPOSITORY || path.join(homedir(), '.plakar');
+}
+
+/** The back-end for a location as an operator gives it. Throws UserError for kinds that are not read. */
+export function openLocation(location: string): KlosetStore {
+  if (location.startsWith('fs:'))
+    return new LocalStore(path.resolve(location.slice('fs:'.length).replace(/^\/\//, '')));
+  const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(location)?.[1];
+  if (scheme !== undefined || location.startsWith('@') || location.endsWith('.ptar')) {
+    const what =
+      scheme !== undefined ? `${scheme}:` : location.startsWith('@') ? "a name of plakar's configuration" : '.ptar';
+    throw new UserError(
+      `"${location}" is ${what} and this version of kloset-nbd opens stores in local directories only. Give the directory's path.`,
+    );
+  }
+  return new LocalStore(path.resolve(location));
+}

@@ -1,0 +1,34 @@
+import type { BlockDevice, ReadableDevice } from '../core/device.ts';
+import type { LayoutParameters } from '../ext4/parameters.ts';
+
+/** What an overlay belongs to; one made for something else is refused. */
+export interface OverlayIdentity {
+  readonly snapshotId: string;
+  /** Where in the snapshot the device's root is: an absolute path. */
+  readonly path: string;
+  readonly layout: LayoutParameters;
+}
+
+/** Space that overlays take. */
+export interface OverlayUsage {
+  /** Bytes of the device that differ from the snapshot. */
+  readonly dirtyBytes: number;
+}
+
+/** The overlay of one device. */
+export interface Overlay extends BlockDevice {
+  stats(): OverlayUsage;
+}
+
+/** Makes overlays: in memory, or in a directory where they survive. */
+export interface Overlays {
+  /** Volatile overlays die with the process. */
+  readonly isVolatile: boolean;
+  /** The snapshot that the existing overlay `key` was made for, or undefined if there is none. */
+  pinned(key: string): Promise<{ snapshotId: string; path: string } | undefined>;
+  /** The key of an existing overlay of that snapshot and path, or undefined. */
+  keyOf(snapshotId: string, path: string): Promise<string | undefined>;
+  /** Opens or creates; rejects with UserError if the existing one was made with another identity. */
+  open(key: string, base: ReadableDevice, identity: OverlayIdentity): Promise<Overlay>;
+  close(): Promise<void>;
+}

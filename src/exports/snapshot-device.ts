@@ -1,0 +1,74 @@
+import type { BlockDevice } from '../core/device.ts';
+import type { Log } from '../core/log.ts';
+import { formatBytes } from '../core/units.ts';
+import { ReadOnlyDevice } from '../device/read-only-device.ts';
+import { Ext4Image } from '../ext4/image.ts';
+import type { LayoutRequest } from '../ext4/parameters.ts';
+import { planLayout } from '../ext4/plan.ts';
+import type { SnapshotHeader } from '../kloset/snapshot.ts';
+import type { OpenStore } from './open-store.ts';
+import type { Overlay, Overlays } from './overlays.ts';
+
+/** What to open, and how to lay it out. */
+export interface SnapshotDeviceOptions {
+  readonly store: OpenStore;
+  readonly header: SnapshotHeader;
+  /** The directory of the snapshot that becomes the root, absolute. */
+  readonly path: string;
+  readonly layout: LayoutRequest;
+  readonly overlays: Overlays;
+  readonly overlayKey: string;
+  readonly log: Log;
+}
+
+/** A snapshot laid out as ext4 with its overlay: what all clients of an export share. */
+export class SnapshotDevice {
+  /** Takes writes. */
+  readonly writable: Overlay;
+  /** The snapshot as it is, whatever was written to the other. */
+  readonly pristine: BlockDevice;
+  readonly #close: () => Promise<void>;
+
+  private constructor(writable: Overlay, pristine: BlockDevice, close: () => Promise<void>) {
+    this.writable = writable;
+    this.pristine = pristine;
+    this.#close = close;
+  }
+
+  static async open(options: SnapshotDeviceOptions): Promise<SnapshotDevice> {
+    const { store, header, path, log } = options;
+    const startedMs = performance.now();
+    const source = await store.openSource(header, path);
+    const identity = { snapshotId: header.id, createdSeconds: source.createdSeconds, path };
+    const layout = planLayout(source.tree, options.layout, identity);
+    for (const oddity of [...source.oddities, ...layout.warnings]) {
+      log.warn(
+        { snapshot: header.id, ...oddity },
+        `Snapshot ${header.id.slice(0, 8)}: ${oddity.kind}: ${oddity.count}, first: ${oddity.example}`,
+      );
+    }
+    const image = new Ext4Image(layout, source);
+    const overlayIdentity = { snapshotId: header.id, path, layout: layout.parameters };
+    const overlay = await options.overlays.open(options.overlayKey, image, overlayIdentity);
+    log.info(
+      {
+        snapshot: header.id,
+        path,
+        entries: source.tree.length,
+        deviceBytes: image.sizeBytes,
+        dirtyBytes: overlay.stats().dirtyBytes,
+        milliseconds: Math.round(performance.now() - startedMs),
+      },
+      `Snapshot ${header.id.slice(0, 8)}${path === '/' ? '' : `:${path}`} is open: ${source.tree.length} entries on a disk of ${formatBytes(image.sizeBytes)}`,
+    );
+    return new SnapshotDevice(overlay, new ReadOnlyDevice(image), async () => {
+      await overlay.close();
+      await image.close();
+      await source.close();
+    });
+  }
+
+  close(): Promise<void> {
+    return this.#close();
+  }
+}

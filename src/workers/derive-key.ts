@@ -1,0 +1,29 @@
+import type { KeyObject } from 'node:crypto';
+import { Piscina } from 'piscina';
+import { derivationBlocksThread, deriveKey, type KdfParameters } from '../kloset/codec/key-derivation.ts';
+import { type Outcome, resultOf } from './message.ts';
+import { workerFile } from './worker-file.ts';
+
+/** What the worker is asked; it answers with the key. */
+export interface DeriveTask {
+  readonly passphrase: Uint8Array;
+  readonly parameters: KdfParameters;
+}
+
+/**
+ * `deriveKey` of kloset/codec, in a thread of its own where it would keep this one busy for seconds. The thread ends
+ * afterwards, and with it the hundreds of megabytes that Argon2 takes.
+ */
+export async function deriveKeyInThread(passphrase: Uint8Array, parameters: KdfParameters): Promise<KeyObject> {
+  if (!derivationBlocksThread(parameters)) return deriveKey(passphrase, parameters);
+  const pool = new Piscina<DeriveTask, Outcome<KeyObject>>({
+    filename: workerFile('key-worker'),
+    minThreads: 1,
+    maxThreads: 1,
+  });
+  try {
+    return resultOf(await pool.run({ passphrase, parameters }));
+  } finally {
+    await pool.close();
+  }
+}
