@@ -1,0 +1,143 @@
+/** A layout as a device: metadata blocks are rendered when they are read, file data comes from the snapshot. */
+import type { ReadableDevice } from '../core/device.ts';
+import { assert } from '../core/errors.ts';
+import type { ContentReader } from '../core/snapshot-tree.ts';
+import { BLOCK_SIZE, type ByteRange } from '../core/units.ts';
+import type { Layout } from './layout.ts';
+import { extents, locate, type Place, type PlaceKind } from './locate.ts';
+import { BlockRenderer } from './render.ts';
+
+/** Reads of different files under way for one request: a request of 32 MiB can touch 8192 small ones. */
+const CONTENT_READS_MAX = 64;
+
+/** What a block of the device is, for logs, metrics and read-ahead. */
+export interface BlockDescription {
+  readonly kind: PlaceKind;
+  /** The entry it belongs to. */
+  readonly entry?: number;
+  /** Where in the file, directory or journal the block begins, in bytes. */
+  readonly offsetBytes?: number;
+  /** Blocks from this one on with the same kind and owner. */
+  readonly blocks: number;
+}
+
+/** Bytes of a file that a request wants. */
+interface ContentPiece {
+  readonly entry: number;
+  readonly offset: number;
+  readonly target: Uint8Array;
+}
+
+export class Ext4Image implements ReadableDevice {
+  readonly sizeBytes: number;
+  readonly layout: Layout;
+  readonly #content: ContentReader;
+  readonly #renderer: BlockRenderer;
+  #inFlight = 0;
+  #closed = false;
+  #idle: (() => void) | undefined;
+
+  /** `content` stays the caller's to close, after this. */
+  constructor(layout: Layout, content: ContentReader) {
+    this.sizeBytes = layout.sizeBytes;
+    this.layout = layout;
+    this.#content = content;
+    this.#renderer = new BlockRenderer(layout);
+  }
+
+  async read(offset: number, target: Uint8Array): Promise<void> {
+    assert(!this.#closed, 'the image is open');
+    assert(offset >= 0 && offset + target.length <= this.sizeBytes, 'the range lies on the device');
+    const pieces = this.#fillMetadata(offset, target);
+    if (pieces.length === 0) return;
+    this.#inFlight++;
+    try {
+      await this.#readContent(pieces);
+    } finally {
+      this.#inFlight--;
+      if (this.#inFlight === 0) this.#idle?.();
+    }
+  }
+
+  async close(): Promise<void> {
+    this.#closed = true;
+    if (this.#inFlight > 0) {
+      await new Promise<void>((resolve) => {
+        const before = this.#idle;
+        this.#idle = () => {
+          before?.();
+          resolve();
+        };
+      });
+    }
+  }
+
+  /** What block number `block` is. */
+  describe(block: number): BlockDescription {
+    const place = locate(this.layout, block);
+    const entry = place.entry < 0 ? {} : { entry: this.layout.numbers.contentEntry(place.entry) };
+    const inContent = place.kind === 'file' || place.kind === 'directory' || place.kind === 'journal';
+    const offset = inContent ? { offsetBytes: place.index * BLOCK_SIZE } : {};
+    return { kind: place.kind, blocks: place.blocks, ...entry, ...offset };
+  }
+
+  /** Cuts a range into data and zeroes known as such, in order and without gaps; ends fall on the range's own or on blocks. */
+  *extents({ offset, length }: ByteRange): Generator<ByteRange & { readonly zero: boolean }> {
+    const end = offset + length;
+    for (const extent of extents(this.layout, Math.floor(offset / BLOCK_SIZE), Math.ceil(end / BLOCK_SIZE))) {
+      const from = Math.max(offset, extent.block * BLOCK_SIZE);
+      const to = Math.min(end, (extent.block + extent.blocks) * BLOCK_SIZE);
+      yield { offset: from, length: to - from, zero: extent.zero };
+    }
+  }
+
+  /** Writes everything but file content, and returns the content still to be read. */
+  #fillMetadata(offset: number, target: Uint8Array): ContentPiece[] {
+    const pieces: ContentPiece[] = [];
+    for (let done = 0; done < target.length; ) {
+      const at = offset + done;
+      const block = Math.floor(at / BLOCK_SIZE);
+      const within = at - block * BLOCK_SIZE;
+      const place = locate(this.layout, block);
+      const wholeRun = place.zero || place.kind === 'file';
+      const length = Math.min(target.length - done, (wholeRun ? place.blocks : 1) * BLOCK_SIZE - within);
+      const here = target.subarray(done, done + length);
+      if (place.zero) here.fill(0);
+      else if (place.kind === 'file') this.#fillTail(place, within, here, pieces);
+      else here.set(this.#renderer.render(place, block).subarray(within, within + length));
+      done += length;
+    }
+    return pieces;
+  }
+
+  /** Zeroes what lies behind a file's end in its last block, and notes the rest. */
+  #fillTail(place: Place, within: number, target: Uint8Array, pieces: ContentPiece[]): void {
+    const offset = place.index * BLOCK_SIZE + within;
+    const length = Math.min(target.length, Math.max(0, this.layout.fileSizeOf(place.entry) - offset));
+    target.fill(0, length);
+    if (length === 0) return;
+    pieces.push({
+      entry: this.layout.numbers.contentEntry(place.entry),
+      offset,
+      target: target.subarray(0, length),
+    });
+  }
+
+  /** Settles only when nothing writes to the target any more: the caller may reuse it after a failure, too. */
+  async #readContent(pieces: readonly ContentPiece[]): Promise<void> {
+    let next = 0;
+    let failure: { cause: unknown } | undefined;
+    const readOn = async () => {
+      while (next < pieces.length && failure === undefined) {
+        const { entry, offset, target } = pieces[next++]!;
+        try {
+          await this.#content.read(entry, offset, target);
+        } catch (cause) {
+          failure ??= { cause };
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: Math.min(CONTENT_READS_MAX, pieces.length) }, readOn));
+    if (failure !== undefined) throw failure.cause;
+  }
+}

@@ -1,0 +1,58 @@
+/** What a tree holds that ext4, or this layout, cannot show as it is: counted by kind, never dropped in silence. */
+import { entryPath, type SnapshotTree } from '../core/snapshot-tree.ts';
+
+const messages = {
+  'device-number-unknown': 'device nodes are shown with number 0:0: snapshots do not record device numbers',
+  'time-clamped': 'modification times outside 1901..2446 are shown as the nearest one ext4 can hold',
+  'owner-too-large': 'owner or group numbers above 2^32 - 2 are shown as 65534',
+  'file-too-large': 'files above 16 TiB are shown cut to what ext4 can address',
+  'link-target-unshowable':
+    'symlinks with an empty target, or one of more than 4095 bytes, point to a name that says so',
+  'hard-links-split': 'hard links beyond 65000 names of one file continue as a further file with the same content',
+  'name-invalid': 'names that are empty, `.`, `..`, over 255 bytes or hold `/` or NUL are shown under another name',
+  'name-duplicate': 'a second entry of the same name in one directory is shown under another name',
+  'lost-found-renamed': 'the root holds a `lost+found` that is no directory: it is shown under another name',
+  'attribute-namespace-unknown': 'attributes outside user, trusted, security and the POSIX ACLs are left out',
+  'attribute-name-invalid': 'attributes with an empty or too long name, or a second one of the same name, are left out',
+  'attribute-value-too-long': 'attribute values over 64 KiB are left out: Linux cannot read them',
+  'attribute-names-too-many': 'attributes whose names alone exceed one block are left out',
+  'acl-invalid': 'access control lists that do not parse are left out',
+  'data-directory-root':
+    "the root is a PostgreSQL data directory with another owner or mode: it gets PG_VERSION's owner, group and time, and mode 0700",
+} as const;
+
+export type WarningKind = keyof typeof messages;
+
+export interface LayoutWarning {
+  readonly kind: WarningKind;
+  /** One line for people, without count and example. */
+  readonly message: string;
+  /** Entries (or attributes) concerned. */
+  readonly count: number;
+  /** Path of the first of them in the tree's order. */
+  readonly example: string;
+}
+
+/** Gathers warnings; keeps a number and one entry a kind, however many come. */
+export class WarningCollector {
+  readonly #seen = new Map<WarningKind, { count: number; entry: number }>();
+
+  add(kind: WarningKind, entry: number): void {
+    const seen = this.#seen.get(kind);
+    if (seen === undefined) {
+      this.#seen.set(kind, { count: 1, entry });
+    } else {
+      seen.count++;
+      if (entry < seen.entry) seen.entry = entry;
+    }
+  }
+
+  /** In the order of the table above, so that two runs print the same. */
+  list(tree: SnapshotTree): LayoutWarning[] {
+    return (Object.keys(messages) as WarningKind[]).flatMap((kind) => {
+      const seen = this.#seen.get(kind);
+      if (seen === undefined) return [];
+      return [{ kind, message: messages[kind], count: seen.count, example: entryPath(tree, seen.entry) }];
+    });
+  }
+}
