@@ -8,7 +8,7 @@ import { MiB } from '../../core/units.ts';
 import { type Compression, createDecompressor } from './compression.ts';
 import { createDecryptor, type EncryptionParameters } from './encryption.ts';
 import { createMac, type HashAlgorithm } from './hash.ts';
-import { createTypescriptKernels } from './kernels.ts';
+import { createKernels, type KernelChoice } from './kernels.ts';
 
 export { blake3, plainHash } from './hash.ts';
 
@@ -39,10 +39,16 @@ export interface Codec {
   mac(plain: Uint8Array): Uint8Array;
 }
 
-/** A codec of its own for each caller: two never share scratch memory. Rejects with UnsupportedError. */
-export async function createCodec(parameters: CodecParameters): Promise<Codec> {
-  const kernels = createTypescriptKernels();
-  const mac = await createMac(parameters.hashing, parameters.macKey);
+/**
+ * A codec of its own for each caller: two never share scratch memory. Rejects with UnsupportedError. `kernels` is for
+ * tests and benchmarks, which compare them.
+ */
+export async function createCodec(
+  parameters: CodecParameters,
+  { kernels: choice = 'fastest' }: { readonly kernels?: KernelChoice } = {},
+): Promise<Codec> {
+  const kernels = await createKernels(choice);
+  const mac = await createMac(parameters.hashing, parameters.macKey, kernels);
   const decompressor = await createDecompressor(parameters.compression, kernels);
   const { encryption, compression } = parameters;
   const decryptor = encryption === undefined ? undefined : createDecryptor(encryption, kernels);

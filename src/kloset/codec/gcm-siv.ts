@@ -64,7 +64,7 @@ export class GcmSivDecryptor {
 
     const lengths = new Uint8Array(BLOCK_BYTES);
     new DataView(lengths.buffer).setBigUint64(8, 8n * BigInt(ciphertext.byteLength), true);
-    polyval.update(lengths);
+    polyval.block(lengths);
     const digest = polyval.digest();
     for (let at = 0; at < NONCE_BYTES; at++) digest[at]! ^= nonce[at]!;
     digest[15]! &= 0x7f;

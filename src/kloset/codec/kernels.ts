@@ -4,6 +4,8 @@
  */
 import { decodeLz4Block, type Lz4BlockTarget, measureLz4Block } from './lz4-block.ts';
 import { Polyval } from './polyval.ts';
+import { supportsKernels } from './wasm/instance.ts';
+import { createWebAssemblyKernels } from './wasm/kernels.ts';
 import { xxh32 } from './xxh32.ts';
 
 /** One thread's kernels; they hold scratch memory and the state of one hash at a time. */
@@ -15,17 +17,33 @@ export interface Kernels {
   /** As xxh32 in xxh32.ts. */
   xxh32(data: Uint8Array): number;
   readonly polyval: PolyvalKernel;
+  /** BLAKE3-256, in keyed mode if there is a key of 32 bytes. Undefined: hash-wasm, slower, has to do it. */
+  readonly blake3: ((data: Uint8Array, key: Uint8Array | undefined) => Uint8Array) | undefined;
 }
 
 /** As Polyval in polyval.ts. */
 export interface PolyvalKernel {
+  /** Begins a new hash under `key`, 16 bytes. */
   start(key: Uint8Array): void;
-  /** Writes `ciphertext ^ keystream` to `plain` and adds that to the hash; `keystream` is at least as long as both. */
+  /**
+   * Writes `ciphertext ^ keystream` to `plain` and adds that to the hash: at most 64 KiB. A last block that is not whole
+   * counts as padded with zeroes, so only the last call may have one. `keystream` is as long, rounded up to blocks.
+   */
   decrypt(ciphertext: Uint8Array, keystream: Uint8Array, plain: Uint8Array): void;
-  update(data: Uint8Array): void;
+  /** Adds 16 bytes. */
+  block(block: Uint8Array): void;
+  /** The hash of all since `start`: 16 bytes, a fresh buffer. */
   digest(): Uint8Array;
 }
 
+/** Which kernels to run: the fastest that run here, unless a test wants certain ones. */
+export type KernelChoice = 'fastest' | 'webassembly' | 'typescript';
+
+export async function createKernels(choice: KernelChoice = 'fastest'): Promise<Kernels> {
+  if (choice === 'webassembly' || (choice === 'fastest' && supportsKernels())) return createWebAssemblyKernels();
+  return createTypescriptKernels();
+}
+
 export function createTypescriptKernels(): Kernels {
-  return { decodeLz4Block, measureLz4Block, xxh32, polyval: new Polyval() };
+  return { decodeLz4Block, measureLz4Block, xxh32, polyval: new Polyval(), blake3: undefined };
 }

@@ -23,7 +23,6 @@ export class Polyval implements PolyvalKernel {
   readonly #tables = new Uint32Array(BLOCK_BYTES * TABLE_WORDS);
   readonly #state = new Uint32Array(WORDS);
 
-  /** Begins a new hash under `key`, 16 bytes. */
   start(key: Uint8Array): void {
     assert(key.byteLength === BLOCK_BYTES, 'a POLYVAL key has 16 bytes');
     this.#state.fill(0);
@@ -52,8 +51,24 @@ export class Polyval implements PolyvalKernel {
     }
   }
 
-  /** Adds `data`; a last block that is not whole is padded with zeroes, so only the last call may have one. */
-  update(data: Uint8Array): void {
+  decrypt(ciphertext: Uint8Array, keystream: Uint8Array, plain: Uint8Array): void {
+    for (let at = 0; at < plain.byteLength; at++) plain[at] = ciphertext[at]! ^ keystream[at]!;
+    this.#update(plain);
+  }
+
+  block(block: Uint8Array): void {
+    this.#update(block);
+  }
+
+  digest(): Uint8Array {
+    const digest = new Uint8Array(BLOCK_BYTES);
+    const view = new DataView(digest.buffer);
+    for (const [index, word] of this.#state.entries()) view.setUint32(4 * index, word, true);
+    return digest;
+  }
+
+  /** A last block that is not whole is padded with zeroes. */
+  #update(data: Uint8Array): void {
     const state = this.#state;
     let [a, b, c, d] = [state[0]!, state[1]!, state[2]!, state[3]!];
     const whole = data.byteLength - (data.byteLength % BLOCK_BYTES);
@@ -80,20 +95,6 @@ export class Polyval implements PolyvalKernel {
       }
     }
     state.set([a, b, c, d]);
-  }
-
-  /** Writes `ciphertext ^ keystream` to `plain` and adds that to the hash; `keystream` is at least as long as both. */
-  decrypt(ciphertext: Uint8Array, keystream: Uint8Array, plain: Uint8Array): void {
-    for (let at = 0; at < plain.byteLength; at++) plain[at] = ciphertext[at]! ^ keystream[at]!;
-    this.update(plain);
-  }
-
-  /** The hash of all since `start`: 16 bytes, a fresh buffer. */
-  digest(): Uint8Array {
-    const digest = new Uint8Array(BLOCK_BYTES);
-    const view = new DataView(digest.buffer);
-    for (const [index, word] of this.#state.entries()) view.setUint32(4 * index, word, true);
-    return digest;
   }
 }
 
