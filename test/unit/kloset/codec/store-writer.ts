@@ -158,3 +158,22 @@ function u64(value: number): Buffer {
   buffer.writeBigUInt64LE(BigInt(value));
   return buffer;
 }
+
+/** One Zstandard frame of raw and run-length blocks: Node 20 has no compressor. `contentSize` puts its length in front. */
+export function writeZstdFrame(
+  plain: Uint8Array,
+  { contentSize = false, blockBytes = 128 * 1024 }: { contentSize?: boolean; blockBytes?: number } = {},
+): Buffer {
+  // Four bytes of content size without the single-segment flag; a window of 8 MiB (exponent 13).
+  const parts: Uint8Array[] = [u32(0xfd2fb528), Buffer.from([contentSize ? 0x80 : 0, 13 << 3])];
+  if (contentSize) parts.push(u32(plain.byteLength));
+  let from = 0;
+  do {
+    const data = plain.subarray(from, from + blockBytes);
+    from += blockBytes;
+    const run = data.byteLength > 1 && data.every((byte) => byte === data[0]);
+    const header = (data.byteLength << 3) | (run ? 2 : 0) | (from >= plain.byteLength ? 1 : 0);
+    parts.push(u32(header).subarray(0, 3), run ? data.subarray(0, 1) : data);
+  } while (from < plain.byteLength);
+  return Buffer.concat(parts);
+}
