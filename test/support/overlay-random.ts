@@ -3,7 +3,7 @@ export interface Random {
   /** An integer from 0 to below `limit`. */
   below(limit: number): number;
   chance(probability: number): boolean;
-  fill(target: Uint8Array): Uint8Array;
+  fill<T extends Uint8Array>(target: T): T;
 }
 
 export function seededRandom(seed: number): Random {

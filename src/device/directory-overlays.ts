@@ -1,0 +1,234 @@
+/**
+ * Durable overlays: one directory, one lock, one sub-directory an export. log-format.ts lists the files.
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import type { ReadableDevice } from '../core/device.ts';
+import { exitCodes, KlosetNbdError, UserError } from '../core/errors.ts';
+import { type Log, silentLog } from '../core/log.ts';
+import { type DirectoryLock, lockDirectory } from './directory-lock.ts';
+import { errorCode, nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
+import { FORMAT_VERSION, segmentOfFileName } from './log-format.ts';
+import { type RecoveredLog, recoverLog } from './log-recovery.ts';
+import { LogStore } from './log-store.ts';
+import { OverlayDevice } from './overlay.ts';
+import {
+  type OverlayIdentity,
+  type OverlayMetadata,
+  readClosed,
+  readMetadata,
+  removeClosed,
+  writeClosed,
+  writeMetadata,
+} from './overlay-metadata.ts';
+import { SegmentFiles } from './segment-files.ts';
+
+export interface DirectoryOverlaysOptions {
+  readonly log?: Log;
+  /** For tests. */
+  readonly fileSystem?: OverlayFileSystem;
+}
+
+/** An overlay that exists, opened or not. */
+export interface OverlayListing {
+  readonly directory: string;
+  readonly metadata: OverlayMetadata;
+}
+
+export class DirectoryOverlays {
+  readonly #directory: string;
+  readonly #lock: DirectoryLock;
+  readonly #fileSystem: OverlayFileSystem;
+  readonly #log: Log;
+  readonly #open = new Set<OverlayDevice>();
+
+  private constructor(directory: string, lock: DirectoryLock, { log, fileSystem }: Required<DirectoryOverlaysOptions>) {
+    this.#directory = directory;
+    this.#lock = lock;
+    this.#fileSystem = fileSystem;
+    this.#log = log;
+  }
+
+  /**
+   * Takes the directory, making it if need be, until `close`. Rejects with UserError if another process has it, if it
+   * cannot be made, or if flock(1) is missing.
+   */
+  static async open(directory: string, options: DirectoryOverlaysOptions = {}): Promise<DirectoryOverlays> {
+    try {
+      const made = await mkdir(directory, { recursive: true, mode: 0o700 });
+      const fileSystem = options.fileSystem ?? nodeFileSystem;
+      if (made !== undefined) await nodeFileSystem.syncDirectory(dirname(directory));
+      const lock = await lockDirectory(directory);
+      return new DirectoryOverlays(directory, lock, { log: options.log ?? silentLog, fileSystem });
+    } catch (cause) {
+      throw asUserError(`cannot use ${directory} for overlays`, cause);
+    }
+  }
+
+  /** Every overlay in the directory. */
+  list(): Promise<OverlayListing[]> {
+    return listOverlays(this.#directory, this.#fileSystem);
+  }
+
+  /** What the overlay of an export belongs to; undefined if it has none yet. */
+  async identityOf(exportKey: string): Promise<OverlayIdentity | undefined> {
+    return readOverlayIdentity(this.#directory, exportKey, this.#fileSystem);
+  }
+
+  /**
+   * Opens the overlay of an export over `base`, or makes it. Borrows `base`. Rejects with UserError if it belongs to
+   * another snapshot or layout, naming both. A damaged overlay opens read-only: see the device's `readOnlyReason`.
+   */
+  async openDevice(exportKey: string, base: ReadableDevice, identity: OverlayIdentity): Promise<OverlayDevice> {
+    const directory = join(this.#directory, exportDirectoryName(exportKey));
+    try {
+      const metadata =
+        (await readMetadata(this.#fileSystem, directory)) ??
+        (await this.#make(directory, { exportKey, identity, sizeBytes: base.sizeBytes }));
+      assertBelongsTogether(directory, metadata, { identity, sizeBytes: base.sizeBytes });
+      const device = await openLogDevice(directory, metadata, base, { fileSystem: this.#fileSystem, log: this.#log });
+      this.#open.add(device);
+      return device;
+    } catch (cause) {
+      throw asUserError(`cannot open the overlay ${directory}`, cause);
+    }
+  }
+
+  /** Closes all devices, then gives the directory back. Rejects if one of them could not be made durable. */
+  async close(): Promise<void> {
+    const results = await Promise.allSettled([...this.#open].map((device) => device.close()));
+    this.#open.clear();
+    await this.#lock.release();
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
+  }
+
+  async #make(
+    directory: string,
+    about: Pick<OverlayMetadata, 'exportKey' | 'identity' | 'sizeBytes'>,
+  ): Promise<OverlayMetadata> {
+    const metadata: OverlayMetadata = {
+      formatVersion: FORMAT_VERSION,
+      overlayId: randomBytes(8).toString('hex'),
+      createdMs: Date.now(),
+      ...about,
+    };
+    try {
+      await this.#fileSystem.makeDirectory(directory);
+    } catch (error) {
+      if (errorCode(error) !== 'EEXIST') throw error;
+      const segments = (await this.#fileSystem.list(directory)).filter((name) => segmentOfFileName(name) !== undefined);
+      if (segments.length > 0) throw new UserError(`${directory} has a log but no overlay.json: it is damaged`);
+    }
+    await writeMetadata(this.#fileSystem, directory, metadata);
+    await this.#fileSystem.syncDirectory(this.#directory);
+    return metadata;
+  }
+}
+
+/** All overlays in a directory, in the order of their names. Needs no lock. */
+export async function listOverlays(directory: string, fileSystem = nodeFileSystem): Promise<OverlayListing[]> {
+  const listings: OverlayListing[] = [];
+  for (const name of (await fileSystem.list(directory)).sort()) {
+    try {
+      const metadata = await readMetadata(fileSystem, join(directory, name));
+      if (metadata !== undefined) listings.push({ directory: join(directory, name), metadata });
+    } catch (error) {
+      if (errorCode(error) !== 'ENOTDIR') throw error;
+    }
+  }
+  return listings;
+}
+
+/** What the overlay of an export belongs to; undefined if there is none. Needs no lock. */
+export async function readOverlayIdentity(
+  directory: string,
+  exportKey: string,
+  fileSystem = nodeFileSystem,
+): Promise<OverlayIdentity | undefined> {
+  const metadata = await readMetadata(fileSystem, join(directory, exportDirectoryName(exportKey)));
+  return metadata?.identity;
+}
+
+/** The sub-directory of an export: its key where that is a harmless name, else the key's SHA-256. */
+export function exportDirectoryName(exportKey: string): string {
+  if (/^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$/.test(exportKey) && exportKey !== 'lock') return exportKey;
+  return `sha256-${createHash('sha256').update(exportKey).digest('hex')}`;
+}
+
+/** Opens the log in `directory` as a device over `base`. */
+export async function openLogDevice(
+  directory: string,
+  metadata: OverlayMetadata,
+  base: ReadableDevice,
+  { fileSystem, log }: { fileSystem: OverlayFileSystem; log: Log },
+): Promise<OverlayDevice> {
+  const files = new SegmentFiles(directory, fileSystem);
+  const overlayId = BigInt(`0x${metadata.overlayId}`);
+  try {
+    const names = await fileSystem.list(directory);
+    const present = names.flatMap((name) => segmentOfFileName(name) ?? []).sort((a, b) => a - b);
+    const closed = await readClosed(fileSystem, directory);
+    const recovered = await recoverLog({ files, present, overlayId, closed, log });
+    if (recovered.readOnlyReason === undefined) await settle(directory, files, recovered, fileSystem);
+    else log.error({ directory, reason: recovered.readOnlyReason }, 'the overlay is opened read-only');
+    const store = new LogStore({
+      recovered,
+      files,
+      overlayId,
+      syncDirectory: () => fileSystem.syncDirectory(directory),
+      markOpen: () => removeClosed(fileSystem, directory),
+      markClosed: (end) => writeClosed(fileSystem, directory, end),
+      log,
+    });
+    return new OverlayDevice(base, store);
+  } catch (error) {
+    await files.closeAll();
+    throw error;
+  }
+}
+
+/** Makes the files what was found to count: cuts off the rest, and syncs what a crash may have left unsynced. */
+async function settle(
+  directory: string,
+  files: SegmentFiles,
+  { cut, leftovers, unsynced }: RecoveredLog,
+  fileSystem: OverlayFileSystem,
+): Promise<void> {
+  const removed = [...leftovers];
+  if (cut !== undefined) {
+    // The newest first: were this interrupted, what is left would still be a log with its end missing.
+    removed.push(...[...cut.later].reverse());
+    if (cut.position === 0) removed.push(cut.segment);
+    else await files.use(cut.segment, (file) => file.truncate(cut.position));
+  }
+  for (const number of removed) await files.remove(number);
+  const touched = new Set(cut !== undefined && cut.position > 0 ? [...unsynced, cut.segment] : unsynced);
+  for (const number of touched) await files.use(number, (file) => file.sync());
+  await fileSystem.syncDirectory(directory);
+}
+
+function assertBelongsTogether(
+  directory: string,
+  { identity, sizeBytes }: OverlayMetadata,
+  wanted: { identity: OverlayIdentity; sizeBytes: number },
+): void {
+  const [has, wants] = [facts(identity, sizeBytes), facts(wanted.identity, wanted.sizeBytes)];
+  const names = new Set([...Object.keys(has), ...Object.keys(wants)]);
+  for (const name of names) {
+    const [old, now] = [JSON.stringify(has[name] ?? null), JSON.stringify(wants[name] ?? null)];
+    if (old === now) continue;
+    const message = `the overlay ${directory} was made with ${name} ${old}, but ${now} is wanted; use the former, or another overlay directory`;
+    throw new UserError(message, { details: { directory, name, has: old, wanted: now } });
+  }
+}
+
+function facts({ snapshotId, path, layout }: OverlayIdentity, sizeBytes: number): Record<string, unknown> {
+  return { snapshotId, path, ...layout, sizeBytes };
+}
+
+function asUserError(what: string, cause: unknown): KlosetNbdError {
+  if (cause instanceof KlosetNbdError) return cause;
+  const why = cause instanceof Error ? cause.message : String(cause);
+  return new UserError(`${what}: ${why}`, { cause, exitCode: exitCodes.failure });
+}

@@ -1,0 +1,224 @@
+/**
+ * Gives space back: removes segments that nothing needs any more, and empties mostly dead ones by moving what is alive
+ * to the end of the log.
+ *
+ * Bounded by what it writes: moved bytes stay below MOVED_SHARE of the bytes clients have written, so that all writing
+ * together stays below 1.3 times theirs. Emptiest segments first: they give most space for least moving. One segment at
+ * a time, a chunk at a time, behind the clients' requests.
+ *
+ * A segment's file is removed only when everything that replaced its content is durable, the log durably says that it
+ * is not needed, and no request may still know a place in it.
+ */
+import type { Log } from '../core/log.ts';
+import { BLOCK_SIZE, MiB } from '../core/units.ts';
+import { recordKinds } from './log-format.ts';
+import type { LogIndex, Segment } from './log-index.ts';
+import { batchEntries, SegmentReader } from './log-reader.ts';
+import { type BatchEntry, type LogEntry, readIndexTable } from './log-tables.ts';
+import type { LogWriter } from './log-writer.ts';
+import type { SegmentFiles } from './segment-files.ts';
+import type { UseEpochs } from './use-epochs.ts';
+
+const MOVED_SHARE = 0.2;
+/** Segments with more than this share of live bytes stay: moving them would give little. */
+const LIVE_SHARE_MAX = 0.6;
+/** Nothing is moved while the dead bytes are fewer than this, or than a third of the live ones. */
+const DEAD_BYTES_MIN = 16 * MiB;
+const MOVE_BLOCKS = (1 * MiB) / BLOCK_SIZE;
+
+/** Blocks that were alive in a segment when it was looked at; `value` is their place, as the block map has it. */
+interface Live {
+  readonly block: number;
+  readonly count: number;
+  readonly value: number;
+  readonly isData: boolean;
+}
+
+export interface LogCompactorInput {
+  readonly index: LogIndex;
+  readonly files: SegmentFiles;
+  readonly writer: LogWriter;
+  readonly epochs: UseEpochs;
+  readonly overlayId: bigint;
+  /** Bytes of data that clients have written since the overlay was opened. */
+  readonly acknowledgedBytes: () => number;
+  /** Reads and checks blocks at a place. */
+  readonly readBlocks: (first: number, value: number, target: Uint8Array) => Promise<void>;
+  readonly log: Log;
+}
+
+export class LogCompactor {
+  readonly #input: LogCompactorInput;
+  #running: Promise<void> | undefined;
+  #removals: Promise<void> = Promise.resolve();
+  #stopped = false;
+  #movedBytes = 0;
+  /** Complete segments when no victim was found: looked again when there are more, or fewer. */
+  #bytesLooked = 0;
+
+  constructor(input: LogCompactorInput) {
+    this.#input = input;
+  }
+
+  /** To be called now and then; costs nothing if there is nothing to do. */
+  poke(): void {
+    const { acknowledgedBytes, index } = this.#input;
+    if (this.#running !== undefined || this.#stopped) return;
+    const grown = acknowledgedBytes() - this.#bytesLooked >= 4 * MiB;
+    if (index.dead.size === 0 && !grown) return;
+    this.#bytesLooked = acknowledgedBytes();
+    this.#running = this.#run()
+      .catch((error: unknown) => this.#input.log.warn({ error }, 'space of the overlay could not be given back'))
+      .finally(() => {
+        this.#running = undefined;
+      });
+  }
+
+  /** Stops after the step that is under way. */
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#running;
+    await this.#removals;
+  }
+
+  async #run(): Promise<void> {
+    while (!this.#stopped && this.#input.writer.failure === undefined) {
+      if (this.#input.index.dead.size > 0) {
+        await this.#removeDead();
+        continue;
+      }
+      const victim = this.#pickVictim();
+      if (victim === undefined) return;
+      await this.#empty(victim);
+    }
+  }
+
+  #pickVictim(): Segment | undefined {
+    const { index, acknowledgedBytes } = this.#input;
+    let victim: Segment | undefined;
+    let live = 0;
+    let dead = 0;
+    const share = ({ liveData, endBytes }: Segment) => (liveData * BLOCK_SIZE) / endBytes;
+    for (const segment of index.segments) {
+      live += segment.liveData * BLOCK_SIZE;
+      if (!segment.complete || segment.damaged) continue;
+      dead += segment.deadBytes;
+      if (victim === undefined || share(segment) < share(victim)) victim = segment;
+    }
+    if (victim === undefined || share(victim) > LIVE_SHARE_MAX || dead < Math.max(DEAD_BYTES_MIN, live / 3)) {
+      return undefined;
+    }
+    const allowed = acknowledgedBytes() * MOVED_SHARE - this.#movedBytes;
+    return victim.liveData * BLOCK_SIZE <= allowed ? victim : undefined;
+  }
+
+  async #removeDead(): Promise<void> {
+    const { index, writer, epochs } = this.#input;
+    const dead = [...index.dead];
+    await writer.flush();
+    await writer.drop(dead);
+    await writer.flush();
+    for (const segment of dead) {
+      epochs.retire(() => {
+        index.freeRow(segment);
+        this.#removals = this.#removals.then(() => this.#removeFile(segment));
+      });
+    }
+  }
+
+  async #removeFile({ number }: Segment): Promise<void> {
+    const { files, log } = this.#input;
+    try {
+      await files.remove(number);
+      log.debug({ segment: number }, 'a segment of the overlay was removed');
+    } catch (error) {
+      log.warn(
+        { error, segment: number },
+        'a segment that is not needed could not be removed; the next opening tries again',
+      );
+    }
+  }
+
+  async #empty(segment: Segment): Promise<void> {
+    const { log, writer } = this.#input;
+    try {
+      for (const live of await this.#liveBlocks(segment)) {
+        if (this.#stopped) return;
+        await this.#move(live);
+      }
+    } catch (error) {
+      if (writer.failure !== undefined) throw error;
+      // A full disk passes; damage does not, and neither is worth trying again and again.
+      segment.damaged = true;
+      log.warn({ error, segment: segment.number }, 'a segment of the overlay stays: its blocks could not be moved');
+    }
+    if (!segment.dead && !this.#stopped) segment.damaged = true;
+  }
+
+  async #move(live: Live): Promise<void> {
+    const { index, readBlocks, writer } = this.#input;
+    const { block, count, value, isData } = live;
+    if (!isData) return writer.move(() => stillThere(index, live, undefined));
+    for (let done = 0; done < count; done += MOVE_BLOCKS) {
+      const part = { block: block + done, count: Math.min(MOVE_BLOCKS, count - done), value: value + done, isData };
+      if (stillThere(index, part, undefined).length === 0) continue;
+      const data = Buffer.allocUnsafe(part.count * BLOCK_SIZE);
+      await readBlocks(part.block, part.value, data);
+      await writer.move(() => stillThere(index, part, data));
+      this.#movedBytes += data.length;
+    }
+  }
+
+  /** What of the segment's entries the block map still leads to. */
+  async #liveBlocks(segment: Segment): Promise<Live[]> {
+    const { index } = this.#input;
+    const live: Live[] = [];
+    let ordinal = 0;
+    for (const { block, count, position } of await this.#entriesOf(segment)) {
+      const isData = position !== undefined;
+      const value = index.valueOf(segment, isData ? ordinal : undefined);
+      if (isData) ordinal += count;
+      for (const part of stillThere(index, { block, count, value, isData }, undefined)) {
+        live.push({ ...part, value: isData ? value + part.block - block : value, isData });
+      }
+    }
+    return live;
+  }
+
+  async #entriesOf({ number, endBytes }: Segment): Promise<readonly LogEntry[]> {
+    const { files, overlayId } = this.#input;
+    return files.use(number, async (file) => {
+      const { sizeBytes } = await file.status();
+      const reader = new SegmentReader(file, { sizeBytes, overlayId, segment: number });
+      const record = await reader.index();
+      if (record?.position === endBytes) {
+        return readIndexTable(record.table, record.header.entryCount, record.header.detail).entries;
+      }
+      const steps = await reader.walk(endBytes);
+      return steps.flatMap((step) =>
+        step.kind === 'record' && step.record.header.kind === recordKinds.BATCH
+          ? batchEntries(step.record).entries
+          : [],
+      );
+    });
+  }
+}
+
+/** The parts of `live` that are still where they were, with their share of `data`. */
+function stillThere(
+  { map }: LogIndex,
+  { block, count, value, isData }: Live,
+  data: Uint8Array | undefined,
+): BatchEntry[] {
+  const parts: BatchEntry[] = [];
+  const end = block + count;
+  for (let at = block; at < end; ) {
+    const run = map.runAt(at, end);
+    if (run.value === (isData ? value + at - block : value)) {
+      const from = (at - block) * BLOCK_SIZE;
+      parts.push({ block: at, count: run.count, data: data?.subarray(from, from + run.count * BLOCK_SIZE) });
+    }
+    at += run.count;
+  }
+  return parts;
+}

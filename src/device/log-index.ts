@@ -1,0 +1,162 @@
+/** What the log says, in memory: which place each block has, and how much of each segment still counts. */
+import { assert, OverlayError } from '../core/errors.ts';
+import { BLOCK_SIZE } from '../core/units.ts';
+import { BlockMap, isZeroValue, ZERO_FLAG } from './block-map.ts';
+import { entryKinds, SEGMENT_BLOCKS_MAX, SEGMENTS_MAX } from './log-format.ts';
+import type { LogEntry } from './log-tables.ts';
+
+/** Places a segment's index takes up: a place is slot * PLACES + the block's ordinal in the segment. */
+const PLACES = SEGMENT_BLOCKS_MAX + 1;
+
+/** One segment. 8 bytes of memory for each block of data it was given, dead or alive. */
+export class Segment {
+  /** From its file name; rises for ever. */
+  readonly number: number;
+  /** Its row in the index; used again when it is gone. */
+  readonly slot: number;
+  /** Bytes of its records: where the next one goes, or where they end. */
+  endBytes = 0;
+  /** Of its blocks of data, and blocks zeroed by its entries, those that are still the latest. */
+  liveData = 0;
+  liveZero = 0;
+  /** No record will be added. */
+  complete = false;
+  /** Damage was found in it: it stays where it is, as evidence and because moving would need its bytes. */
+  damaged = false;
+  /** Position in the file, and checksum, of each block of data in the order they came. */
+  readonly positions = new WordList();
+  readonly checksums = new WordList();
+  /** Entries for the INDEX record; only while the segment grows. */
+  entries: WordList | undefined;
+
+  constructor(number: number, slot: number) {
+    this.number = number;
+    this.slot = slot;
+  }
+
+  get dead(): boolean {
+    return this.liveData === 0 && this.liveZero === 0;
+  }
+
+  get deadBytes(): number {
+    return Math.max(0, this.endBytes - this.liveData * BLOCK_SIZE);
+  }
+}
+
+/** A growing list of 32-bit numbers. */
+export class WordList {
+  #words = new Uint32Array(16);
+  #length = 0;
+
+  get length(): number {
+    return this.#length;
+  }
+
+  at(index: number): number {
+    return this.#words[index]!;
+  }
+
+  push(...words: readonly number[]): void {
+    for (const word of words) {
+      if (this.#length === this.#words.length) {
+        const larger = new Uint32Array(this.#length * 2);
+        larger.set(this.#words);
+        this.#words = larger;
+      }
+      this.#words[this.#length++] = word;
+    }
+  }
+
+  /** A view: valid until the next push. */
+  view(): Uint32Array {
+    return this.#words.subarray(0, this.#length);
+  }
+}
+
+export class LogIndex {
+  readonly map = new BlockMap();
+  readonly #rows: (Segment | undefined)[] = [];
+  readonly #freeRows: number[] = [];
+  readonly #segments = new Map<number, Segment>();
+  /** Complete segments that nothing needs any more, apart from the DROP that says so. */
+  readonly dead = new Set<Segment>();
+
+  /** Oldest first. */
+  get segments(): Iterable<Segment> {
+    return this.#segments.values();
+  }
+
+  /** Segments must be added in ascending order. */
+  addSegment(number: number): Segment {
+    const slot = this.#freeRows.pop() ?? this.#rows.length;
+    if (slot >= SEGMENTS_MAX) throw new OverlayError('the overlay has its largest size', { reason: 'full' });
+    const segment = new Segment(number, slot);
+    this.#rows[slot] = segment;
+    this.#segments.set(number, segment);
+    return segment;
+  }
+
+  /** The dead segment is no longer part of the log. Requests in flight may know places in it until `freeRow`. */
+  forget(segment: Segment): void {
+    assert(segment.dead, 'a segment in use is not removed');
+    this.#segments.delete(segment.number);
+    this.dead.delete(segment);
+  }
+
+  /** No record will be added to the segment. */
+  complete(segment: Segment): void {
+    segment.complete = true;
+    segment.entries = undefined;
+    if (segment.dead) this.dead.add(segment);
+  }
+
+  /** Lets another segment have the row of a forgotten one. */
+  freeRow(segment: Segment): void {
+    this.#rows[segment.slot] = undefined;
+    this.#freeRows.push(segment.slot);
+  }
+
+  /** Applies entries of `segment` in order; `checksums` belong to their blocks of data. */
+  land(segment: Segment, entries: readonly LogEntry[], checksums: Uint32Array): void {
+    let done = 0;
+    for (const { block, count, position } of entries) {
+      const kind = position === undefined ? entryKinds.zero : entryKinds.data;
+      segment.entries?.push(block, count, kind, position ?? 0);
+      if (position === undefined) {
+        this.#set(block, count, ZERO_FLAG + segment.slot);
+        segment.liveZero += count;
+        continue;
+      }
+      const ordinal = segment.positions.length;
+      assert(ordinal + count <= SEGMENT_BLOCKS_MAX, 'a segment holds no more blocks than places');
+      for (let i = 0; i < count; i++) {
+        segment.positions.push(position + i * BLOCK_SIZE);
+        segment.checksums.push(checksums[done++]!);
+      }
+      this.#set(block, count, segment.slot * PLACES + ordinal);
+      segment.liveData += count;
+    }
+  }
+
+  /** The segment a value of the map leads to, and for data which of its blocks. */
+  locate(value: number): { segment: Segment; ordinal: number } {
+    const slot = isZeroValue(value) ? value - ZERO_FLAG : Math.floor(value / PLACES);
+    const segment = this.#rows[slot];
+    assert(segment !== undefined, 'the block map names a segment that exists');
+    return { segment, ordinal: isZeroValue(value) ? 0 : value % PLACES };
+  }
+
+  /** The value that block `ordinal` of a segment has in the map, or its zeroed blocks for undefined. */
+  valueOf(segment: Segment, ordinal: number | undefined): number {
+    return ordinal === undefined ? ZERO_FLAG + segment.slot : segment.slot * PLACES + ordinal;
+  }
+
+  #set(block: number, count: number, value: number): void {
+    this.map.set(block, count, value, (replaced, blocks) => {
+      const { segment } = this.locate(replaced);
+      if (isZeroValue(replaced)) segment.liveZero -= blocks;
+      else segment.liveData -= blocks;
+      if (segment.complete && segment.dead) this.dead.add(segment);
+    });
+  }
+}

@@ -1,0 +1,184 @@
+/** The durable block store: an index in memory over a log in a directory. log-format.ts describes the log. */
+import { OverlayError } from '../core/errors.ts';
+import type { Log } from '../core/log.ts';
+import { BLOCK_SIZE } from '../core/units.ts';
+import type { BlockStore, Change, OverlayStats } from './block-store.ts';
+import { overlayFailure } from './file-errors.ts';
+import { LogCompactor } from './log-compactor.ts';
+import { blockChecksum } from './log-format.ts';
+import type { LogIndex, Segment } from './log-index.ts';
+import type { RecoveredLog } from './log-recovery.ts';
+import { LogWriter } from './log-writer.ts';
+import type { SegmentFiles } from './segment-files.ts';
+import { UseEpochs } from './use-epochs.ts';
+
+export interface LogStoreInput {
+  readonly recovered: RecoveredLog;
+  readonly files: SegmentFiles;
+  readonly overlayId: bigint;
+  readonly syncDirectory: () => Promise<void>;
+  /** Removes the mark that the log is closed, durably. */
+  readonly markOpen: () => Promise<void>;
+  /** Writes that mark, durably. */
+  readonly markClosed: (end: { segment: number; endBytes: number; sequence: number }) => Promise<void>;
+  readonly log: Log;
+}
+
+/** Consecutive blocks of one file. */
+interface Extent {
+  readonly segment: Segment;
+  readonly ordinal: number;
+  readonly count: number;
+  readonly position: number;
+}
+
+export class LogStore implements BlockStore {
+  readonly readOnlyReason: string | undefined;
+  readonly #input: LogStoreInput;
+  readonly #index: LogIndex;
+  readonly #writer: LogWriter;
+  readonly #compactor: LogCompactor;
+  readonly #epochs = new UseEpochs();
+  #acknowledgedBytes = 0;
+
+  constructor(input: LogStoreInput) {
+    const { recovered, files, overlayId, log } = input;
+    this.#input = input;
+    this.#index = recovered.index;
+    this.readOnlyReason = recovered.readOnlyReason;
+    this.#writer = new LogWriter({
+      index: this.#index,
+      files,
+      overlayId,
+      sequence: recovered.sequence,
+      nextSegment: recovered.nextSegment,
+      syncDirectory: input.syncDirectory,
+      beforeFirstRecord: input.markOpen,
+      onLanded: () => this.#compactor.poke(),
+      log,
+    });
+    this.#compactor = new LogCompactor({
+      index: this.#index,
+      files,
+      writer: this.#writer,
+      epochs: this.#epochs,
+      overlayId,
+      acknowledgedBytes: () => this.#acknowledgedBytes,
+      readBlocks: (first, value, target) => this.read({ first, value }, 0, target),
+      log,
+    });
+  }
+
+  get map() {
+    return this.#index.map;
+  }
+
+  async apply(changes: readonly Change[]): Promise<void> {
+    if (this.readOnlyReason !== undefined) {
+      throw new OverlayError(`the overlay is read-only: ${this.readOnlyReason}`, { reason: 'damaged' });
+    }
+    await this.#writer.append(changes);
+    for (const { data } of changes) this.#acknowledgedBytes += data?.length ?? 0;
+  }
+
+  async read(
+    { first, value }: { readonly first: number; readonly value: number },
+    skip: number,
+    target: Uint8Array,
+  ): Promise<void> {
+    const epoch = this.#epochs.enter();
+    try {
+      const skipBlocks = Math.floor(skip / BLOCK_SIZE);
+      const within = skip % BLOCK_SIZE;
+      const block = first + skipBlocks;
+      if (within === 0 && target.length % BLOCK_SIZE === 0) {
+        await this.#readBlocks(block, value + skipBlocks, target);
+        return;
+      }
+      // Checksums are of whole blocks.
+      const whole = Buffer.allocUnsafe(Math.ceil((within + target.length) / BLOCK_SIZE) * BLOCK_SIZE);
+      await this.#readBlocks(block, value + skipBlocks, whole);
+      target.set(whole.subarray(within, within + target.length));
+    } finally {
+      this.#epochs.leave(epoch);
+    }
+  }
+
+  flush(): Promise<void> {
+    return this.#writer.flush();
+  }
+
+  stats(): OverlayStats {
+    const { map } = this.#index;
+    let storedBytes = 0;
+    for (const { endBytes } of this.#index.segments) storedBytes += endBytes;
+    return {
+      dirtyBytes: (map.dataBlocks + map.zeroBlocks) * BLOCK_SIZE,
+      zeroBytes: map.zeroBlocks * BLOCK_SIZE,
+      storedBytes,
+      memoryBytes: 0,
+      acknowledgedBytes: this.#acknowledgedBytes,
+      writtenBytes: this.#writer.writtenBytes,
+    };
+  }
+
+  async close(): Promise<void> {
+    const { files, markClosed } = this.#input;
+    try {
+      await this.#compactor.stop();
+      if (this.readOnlyReason !== undefined) return;
+      const end = await this.#writer.close();
+      if (end !== undefined) await markClosed(end);
+    } catch (error) {
+      throw overlayFailure('the overlay was not closed cleanly', error);
+    } finally {
+      await files.closeAll();
+    }
+  }
+
+  async #readBlocks(first: number, value: number, target: Uint8Array): Promise<void> {
+    const { segment, ordinal } = this.#index.locate(value);
+    const reads: Promise<void>[] = [];
+    let block = first;
+    for (const extent of extentsOf(segment, ordinal, target.length / BLOCK_SIZE)) {
+      const from = (block - first) * BLOCK_SIZE;
+      reads.push(this.#readExtent(block, extent, target.subarray(from, from + extent.count * BLOCK_SIZE)));
+      block += extent.count;
+    }
+    for (const result of await Promise.allSettled(reads)) if (result.status === 'rejected') throw result.reason;
+  }
+
+  async #readExtent(first: number, { segment, ordinal, count, position }: Extent, target: Uint8Array): Promise<void> {
+    const { files } = this.#input;
+    const path = files.pathOf(segment.number);
+    let got: number;
+    try {
+      got = await files.use(segment.number, (file) => file.read(target, position));
+    } catch (cause) {
+      throw overlayFailure(`cannot read ${path}`, cause);
+    }
+    for (let at = 0; at < count; at++) {
+      const end = (at + 1) * BLOCK_SIZE;
+      const checksum = blockChecksum(first + at, target.subarray(end - BLOCK_SIZE, end));
+      if (end <= got && checksum === segment.checksums.at(ordinal + at)) continue;
+      const place = position + at * BLOCK_SIZE;
+      throw new OverlayError(`block ${first + at} of the overlay is damaged (byte ${place} of ${path})`, {
+        reason: 'damaged',
+        details: { block: first + at, path, position: place },
+      });
+    }
+  }
+}
+
+function extentsOf(segment: Segment, ordinal: number, count: number): Extent[] {
+  const { positions } = segment;
+  const extents: Extent[] = [];
+  for (let at = 0; at < count; ) {
+    const position = positions.at(ordinal + at);
+    let length = 1;
+    while (at + length < count && positions.at(ordinal + at + length) === position + length * BLOCK_SIZE) length++;
+    extents.push({ segment, ordinal: ordinal + at, count: length, position });
+    at += length;
+  }
+  return extents;
+}

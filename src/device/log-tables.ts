@@ -1,0 +1,149 @@
+/** The tables behind record headers (log-format.ts has the layout), to and from plain objects. */
+import { assert, CorruptStoreError } from '../core/errors.ts';
+import { BLOCK_SIZE } from '../core/units.ts';
+import {
+  BATCH_ENTRY_BYTES,
+  blockChecksum,
+  CHECKSUM_BYTES,
+  DROP_ENTRY_BYTES,
+  entryKinds,
+  INDEX_ENTRY_BYTES,
+  newRecord,
+  recordHeader,
+  SEGMENT_ENTRY_BYTES,
+} from './log-format.ts';
+
+const TABLE_AT = recordHeader.sizeBytes;
+
+/** `count` blocks from `block` on. `position`: of the first one's data in the segment; undefined for zeroes. */
+export interface LogEntry {
+  readonly block: number;
+  readonly count: number;
+  readonly position: number | undefined;
+}
+
+/** What BATCH and INDEX tables say: the entries in order, and the checksums of all data blocks in order. */
+export interface LogEntries {
+  readonly entries: readonly LogEntry[];
+  readonly checksums: Uint32Array;
+}
+
+export interface SegmentEntry {
+  readonly segment: number;
+  /** Bytes of the segment's records. */
+  readonly endBytes: number;
+}
+
+/** New content of one stretch, as a batch takes it. */
+export interface BatchEntry {
+  readonly block: number;
+  readonly count: number;
+  readonly data: Uint8Array | undefined;
+}
+
+/** A BATCH record without its header values, and the checksums in it. */
+export function batchTable(batch: readonly BatchEntry[]): { record: Buffer; checksums: Uint32Array } {
+  const dataBlocks = batch.reduce((blocks, { data, count }) => blocks + (data === undefined ? 0 : count), 0);
+  const record = newRecord(batch.length * BATCH_ENTRY_BYTES + dataBlocks * CHECKSUM_BYTES);
+  const checksums = new Uint32Array(dataBlocks);
+  let at = TABLE_AT;
+  let done = 0;
+  for (const { block, count, data } of batch) {
+    record.writeUInt32LE(block, at);
+    record.writeUInt32LE(count, at + 4);
+    record.writeUInt32LE(data === undefined ? entryKinds.zero : entryKinds.data, at + 8);
+    at += BATCH_ENTRY_BYTES;
+    if (data === undefined) continue;
+    for (let i = 0; i < count; i++) {
+      checksums[done++] = blockChecksum(block + i, data.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
+    }
+  }
+  writeChecksums(record, at, checksums, checksums.length);
+  return { record, checksums };
+}
+
+/** Reads a BATCH's table; its data begins at `dataPosition`. Throws CorruptStoreError if it contradicts itself. */
+export function readBatchTable(
+  table: Buffer,
+  { entryCount, dataBlocks, dataPosition }: { entryCount: number; dataBlocks: number; dataPosition: number },
+): LogEntries {
+  needBytes(table, entryCount * BATCH_ENTRY_BYTES + dataBlocks * CHECKSUM_BYTES);
+  const entries: LogEntry[] = [];
+  let position = dataPosition;
+  for (let at = 0; at < entryCount * BATCH_ENTRY_BYTES; at += BATCH_ENTRY_BYTES) {
+    const block = table.readUInt32LE(at);
+    const count = table.readUInt32LE(at + 4);
+    const isData = table.readUInt32LE(at + 8) === entryKinds.data;
+    entries.push({ block, count, position: isData ? position : undefined });
+    if (isData) position += count * BLOCK_SIZE;
+  }
+  if (position !== dataPosition + dataBlocks * BLOCK_SIZE) throw new CorruptStoreError('a batch contradicts itself');
+  return { entries, checksums: readChecksums(table, entryCount * BATCH_ENTRY_BYTES, dataBlocks) };
+}
+
+/** An INDEX record without its header values. `words`: block, count, kind, position of each entry. */
+export function indexTable(words: Uint32Array, checksums: Uint32Array): Buffer {
+  const record = newRecord(words.length * 4 + checksums.length * CHECKSUM_BYTES);
+  writeChecksums(record, TABLE_AT, words, words.length);
+  writeChecksums(record, TABLE_AT + words.length * 4, checksums, checksums.length);
+  return record;
+}
+
+export function readIndexTable(table: Buffer, entryCount: number, dataBlocks: number): LogEntries {
+  needBytes(table, entryCount * INDEX_ENTRY_BYTES + dataBlocks * CHECKSUM_BYTES);
+  const entries: LogEntry[] = [];
+  let blocks = 0;
+  for (let at = 0; at < entryCount * INDEX_ENTRY_BYTES; at += INDEX_ENTRY_BYTES) {
+    const count = table.readUInt32LE(at + 4);
+    const isData = table.readUInt32LE(at + 8) === entryKinds.data;
+    entries.push({ block: table.readUInt32LE(at), count, position: isData ? table.readUInt32LE(at + 12) : undefined });
+    if (isData) blocks += count;
+  }
+  if (blocks !== dataBlocks) throw new CorruptStoreError('an index contradicts itself');
+  return { entries, checksums: readChecksums(table, entryCount * INDEX_ENTRY_BYTES, dataBlocks) };
+}
+
+export function segmentTable(segments: readonly SegmentEntry[]): Buffer {
+  const record = newRecord(segments.length * SEGMENT_ENTRY_BYTES);
+  segments.forEach(({ segment, endBytes }, index) => {
+    record.writeBigUInt64LE(BigInt(segment), TABLE_AT + index * SEGMENT_ENTRY_BYTES);
+    record.writeUInt32LE(endBytes, TABLE_AT + index * SEGMENT_ENTRY_BYTES + 8);
+  });
+  return record;
+}
+
+export function readSegmentTable(table: Buffer, entryCount: number): SegmentEntry[] {
+  needBytes(table, entryCount * SEGMENT_ENTRY_BYTES);
+  return Array.from({ length: entryCount }, (_, index) => ({
+    segment: Number(table.readBigUInt64LE(index * SEGMENT_ENTRY_BYTES)),
+    endBytes: table.readUInt32LE(index * SEGMENT_ENTRY_BYTES + 8),
+  }));
+}
+
+export function dropTable(segments: readonly number[]): Buffer {
+  const record = newRecord(segments.length * DROP_ENTRY_BYTES);
+  segments.forEach((segment, index) => {
+    record.writeBigUInt64LE(BigInt(segment), TABLE_AT + index * DROP_ENTRY_BYTES);
+  });
+  return record;
+}
+
+export function readDropTable(table: Buffer, entryCount: number): number[] {
+  needBytes(table, entryCount * DROP_ENTRY_BYTES);
+  return Array.from({ length: entryCount }, (_, index) => Number(table.readBigUInt64LE(index * DROP_ENTRY_BYTES)));
+}
+
+function writeChecksums(record: Buffer, at: number, values: Uint32Array, count: number): void {
+  assert(at + count * CHECKSUM_BYTES <= record.length, 'a table was made long enough');
+  for (let index = 0; index < count; index++) record.writeUInt32LE(values[index]!, at + index * CHECKSUM_BYTES);
+}
+
+function readChecksums(table: Buffer, at: number, count: number): Uint32Array {
+  const checksums = new Uint32Array(count);
+  for (let index = 0; index < count; index++) checksums[index] = table.readUInt32LE(at + index * CHECKSUM_BYTES);
+  return checksums;
+}
+
+function needBytes(table: Buffer, bytes: number): void {
+  if (table.length < bytes) throw new CorruptStoreError(`a table of ${table.length} bytes should have ${bytes}`);
+}

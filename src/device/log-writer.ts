@@ -1,0 +1,444 @@
+/**
+ * Appends to the log. One write call is under way at a time, and what arrives meanwhile becomes the next one; so many
+ * small requests share a record, and records land in the order of their sequence.
+ *
+ * One fdatasync is under way at a time as well. A FLUSH waits for one that starts after it was asked for, and all that
+ * wait share it; if nothing has landed since the last, it costs nothing. Writes go on meanwhile.
+ *
+ * When a write finds no room, the log ends where it ended before, and the next one may succeed. After any other failed
+ * write, and after a failed fdatasync, nothing more is written until the overlay is opened again: the kernel may have
+ * dropped pages it still shows as written, and a second fdatasync would call them safe. What counts of the log is then
+ * found as after a crash. Reads go on.
+ */
+import { OverlayError } from '../core/errors.ts';
+import type { Log } from '../core/log.ts';
+import { BLOCK_SIZE } from '../core/units.ts';
+import { overlayFailure } from './file-errors.ts';
+import type { OverlayFile } from './file-system.ts';
+import {
+  INDEX_ENTRY_BYTES,
+  newRecord,
+  type RecordValues,
+  recordKinds,
+  SEGMENT_BLOCKS_MAX,
+  SEGMENT_BYTES_TARGET,
+  sealRecord,
+  TABLE_BYTES_MAX,
+} from './log-format.ts';
+import { type LogIndex, type Segment, WordList } from './log-index.ts';
+import { type BatchEntry, batchTable, dropTable, indexTable, type LogEntry, segmentTable } from './log-tables.ts';
+import type { SegmentFiles } from './segment-files.ts';
+
+/** A record takes more requests while it has fewer blocks of data than this: 8 MiB, some milliseconds of writing. */
+const BATCH_BLOCKS = 2048;
+const BATCH_REQUESTS_MAX = 512;
+/** Idle for so long after an fdatasync, the log is told of it by a MARK. A busy one tells it by its next record. */
+const MARK_DELAY_MS = 10;
+/** Entries of a segment at most, so that its INDEX keeps within TABLE_BYTES_MAX. */
+const SEGMENT_ENTRIES_MAX = Math.floor(TABLE_BYTES_MAX / INDEX_ENTRY_BYTES / 2);
+
+interface Work {
+  readonly kind: 'change' | 'move' | 'drop';
+  /** Called when the record is made: what to put into it. */
+  readonly entries: () => readonly BatchEntry[];
+  readonly dropped: readonly Segment[];
+}
+
+interface Request extends Work {
+  readonly resolve: () => void;
+  readonly reject: (error: unknown) => void;
+}
+
+interface Active {
+  readonly segment: Segment;
+  readonly file: OverlayFile;
+}
+
+export interface LogWriterInput {
+  readonly index: LogIndex;
+  readonly files: SegmentFiles;
+  readonly overlayId: bigint;
+  /** Of the last record of the log; all of them are durable. */
+  readonly sequence: number;
+  readonly nextSegment: number;
+  /** fsync of the overlay's directory. */
+  readonly syncDirectory: () => Promise<void>;
+  /** Called before the first record of this opening is written. */
+  readonly beforeFirstRecord: () => Promise<void>;
+  /** Called when a record has landed. */
+  readonly onLanded: () => void;
+  readonly log: Log;
+}
+
+export class LogWriter {
+  readonly #input: LogWriterInput;
+  readonly #queue: Request[] = [];
+  #running: Promise<void> | undefined;
+  #active: Active | undefined;
+  #opened = false;
+  #nextSegment: number;
+  /** Of the last record written. */
+  #sequence: number;
+  /** Of the last record that changed something: what a FLUSH is about. */
+  #changed: number;
+  /** Every record up to this one is durable. */
+  #synced: number;
+  /** The highest `#synced` a record has told the log. */
+  #claimed = 0;
+  /** Segments written to since their last fdatasync began. */
+  #unsynced = new Set<Segment>();
+  #directoryChanged = false;
+  #currentSync: Promise<void> = Promise.resolve();
+  #nextSync: Promise<void> | undefined;
+  #failure: OverlayError | undefined;
+  #markTimer: NodeJS.Timeout | undefined;
+  readonly #background = new Set<Promise<void>>();
+  writtenBytes = 0;
+
+  constructor(input: LogWriterInput) {
+    this.#input = input;
+    this.#nextSegment = input.nextSegment;
+    this.#sequence = input.sequence;
+    this.#changed = input.sequence;
+    this.#synced = input.sequence;
+  }
+
+  get failure(): OverlayError | undefined {
+    return this.#failure;
+  }
+
+  /** Resolves when the entries have landed, in one record. Borrows their data until then. */
+  append(entries: readonly BatchEntry[]): Promise<void> {
+    return this.#enqueue({ kind: 'change', entries: () => entries, dropped: [] });
+  }
+
+  /**
+   * Resolves when blocks have a second, newer place. `entries` is called when everything asked for before has landed
+   * and nothing newer is on its way: it leaves out what has been replaced meanwhile.
+   */
+  move(entries: () => readonly BatchEntry[]): Promise<void> {
+    return this.#enqueue({ kind: 'move', entries, dropped: [] });
+  }
+
+  /** Resolves when the log says that these dead segments are no part of it any more, and the index has forgotten them. */
+  drop(segments: readonly Segment[]): Promise<void> {
+    return this.#enqueue({ kind: 'drop', entries: () => [], dropped: segments });
+  }
+
+  /** Resolves when everything that has landed before the call is durable. */
+  async flush(): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#changed > this.#synced) await this.#sync();
+  }
+
+  /**
+   * Completes the log and makes it durable. Resolves to how it ended, or undefined if there is no log. Rejects if that
+   * cannot be promised.
+   */
+  async close(): Promise<{ segment: number; endBytes: number; sequence: number } | undefined> {
+    clearTimeout(this.#markTimer);
+    await this.#running;
+    await Promise.all(this.#background);
+    if (this.#failure !== undefined) throw this.#failure;
+    if (this.#active !== undefined) {
+      await this.#complete(this.#active, this.#sequence);
+      this.#active = undefined;
+    }
+    if (this.#unsynced.size > 0) await this.#sync();
+    const last = [...this.#input.index.segments].at(-1);
+    return last && { segment: last.number, endBytes: last.endBytes, sequence: this.#sequence };
+  }
+
+  #enqueue(work: Work): Promise<void> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    return new Promise((resolve, reject) => {
+      this.#queue.push({ ...work, resolve, reject });
+      if (this.#running === undefined) this.#occupy(this.#run());
+    });
+  }
+
+  /** Lets `work` be the one that writes; then what has queued up has its turn. */
+  #occupy(work: Promise<void>): void {
+    this.#running = work.finally(() => {
+      this.#running = undefined;
+      if (this.#queue.length > 0) this.#occupy(this.#run());
+    });
+  }
+
+  async #run(): Promise<void> {
+    // One turn later: requests of the same turn of the event loop share a record.
+    await Promise.resolve();
+    while (this.#queue.length > 0) {
+      const requests = this.#takeRequests();
+      try {
+        if (this.#failure !== undefined) throw this.#failure;
+        await this.#write(requests);
+        for (const request of requests) request.resolve();
+        this.#input.onLanded();
+      } catch (error) {
+        for (const request of requests) request.reject(error);
+      }
+    }
+  }
+
+  /** The requests for one record: all of one kind, so that a move is never behind a change that it has not seen. */
+  #takeRequests(): Request[] {
+    const taken: Request[] = [];
+    let blocks = 0;
+    for (const request of this.#queue) {
+      if (taken.length > 0 && (request.kind === 'drop' || request.kind !== taken[0]!.kind)) break;
+      const more = request.entries().reduce((sum, { count, data }) => sum + (data === undefined ? 0 : count), 0);
+      if (taken.length > 0 && blocks + more > BATCH_BLOCKS) break;
+      taken.push(request);
+      blocks += more;
+      if (taken.length === BATCH_REQUESTS_MAX) break;
+    }
+    this.#queue.splice(0, taken.length);
+    return taken;
+  }
+
+  async #write(requests: readonly Request[]): Promise<void> {
+    if (requests[0]?.kind === 'drop') return this.#writeDrop(requests[0].dropped);
+    const batch = requests.flatMap((request) => request.entries());
+    if (batch.length > 0) await this.#writeBatch(batch);
+  }
+
+  async #writeDrop(dropped: readonly Segment[]): Promise<void> {
+    const active = await this.#activeFor(0);
+    const record = dropTable(dropped.map(({ number }) => number));
+    await this.#append(active, { kind: recordKinds.DROP, detail: 0, entryCount: dropped.length }, record, []);
+    // At once: the next segment's head must not list them.
+    for (const segment of dropped) this.#input.index.forget(segment);
+    this.#changed = this.#sequence;
+  }
+
+  async #writeBatch(batch: readonly BatchEntry[]): Promise<void> {
+    const { record, checksums } = batchTable(batch);
+    const active = await this.#activeFor(checksums.length);
+    const { segment } = active;
+    let position = segment.endBytes + record.length;
+    const entries: LogEntry[] = [];
+    const data: Uint8Array[] = [];
+    for (const entry of batch) {
+      entries.push({ block: entry.block, count: entry.count, position: entry.data && position });
+      if (entry.data === undefined) continue;
+      data.push(entry.data);
+      position += entry.count * BLOCK_SIZE;
+    }
+    const values = { kind: recordKinds.BATCH, detail: checksums.length, entryCount: batch.length };
+    await this.#append(active, values, record, data);
+    this.#input.index.land(segment, entries, checksums);
+    this.#changed = this.#sequence;
+  }
+
+  /** Writes one record behind the last one. */
+  async #append(
+    { segment, file }: Active,
+    values: Pick<RecordValues, 'kind' | 'detail' | 'entryCount'>,
+    record: Buffer,
+    data: readonly Uint8Array[],
+  ): Promise<void> {
+    const synced = this.#synced;
+    sealRecord(record, { ...values, ...this.#placeOf(segment), sequence: this.#sequence + 1, synced });
+    try {
+      await file.write([record, ...data], segment.endBytes);
+    } catch (error) {
+      throw await this.#writeFailed({ segment, file }, error);
+    }
+    this.#sequence++;
+    this.#claimed = synced;
+    this.#unsynced.add(segment);
+    const bytes = data.reduce((sum, { length }) => sum + length, record.length);
+    segment.endBytes += bytes;
+    this.writtenBytes += bytes;
+  }
+
+  #placeOf(segment: Segment): Pick<RecordValues, 'overlayId' | 'segment' | 'position'> {
+    return { overlayId: this.#input.overlayId, segment: segment.number, position: segment.endBytes };
+  }
+
+  /** Makes the log end where it ended before. The error the requests get. */
+  async #writeFailed({ segment, file }: Active, cause: unknown): Promise<OverlayError> {
+    const error = overlayFailure(`cannot write to ${this.#input.files.pathOf(segment.number)}`, cause);
+    try {
+      await file.truncate(segment.endBytes);
+    } catch (truncateError) {
+      // What is behind the end is no part of the log once the next segment's head says where this one ends.
+      this.#input.log.warn({ error: truncateError, segment: segment.number }, 'a failed write could not be taken back');
+      if (this.#active?.segment === segment) {
+        this.#active = undefined;
+        this.#input.index.complete(segment);
+      }
+    }
+    if (error.reason !== 'full') this.#fail(error);
+    return error;
+  }
+
+  /** The segment that the next record goes to, with room for `dataBlocks`. */
+  async #activeFor(dataBlocks: number): Promise<Active> {
+    const active = this.#active;
+    if (active !== undefined) {
+      const { segment } = active;
+      const fits =
+        segment.endBytes < SEGMENT_BYTES_TARGET &&
+        segment.positions.length + dataBlocks <= SEGMENT_BLOCKS_MAX &&
+        segment.entries!.length / (INDEX_ENTRY_BYTES / 4) < SEGMENT_ENTRIES_MAX;
+      if (fits) return active;
+    }
+    if (!this.#opened) {
+      await this.#guard('cannot begin to write', () => this.#input.beforeFirstRecord());
+      this.#opened = true;
+    }
+    const lastSequence = this.#sequence;
+    const created = await this.#createSegment();
+    this.#active = created;
+    if (active !== undefined) this.#inBackground(this.#retire(active, lastSequence));
+    return created;
+  }
+
+  async #retire(active: Active, sequence: number): Promise<void> {
+    await this.#complete(active, sequence);
+    // Not left to the next FLUSH, so that no more than a segment or two ever waits for one.
+    await this.#sync();
+    await this.#input.files.release(active.segment.number);
+  }
+
+  async #createSegment(): Promise<Active> {
+    const { index, files } = this.#input;
+    const number = this.#nextSegment++;
+    const older = [...index.segments].map(({ number: segment, endBytes }) => ({ segment, endBytes }));
+    const segment = index.addSegment(number);
+    segment.entries = new WordList();
+    try {
+      const file = await this.#guard(`cannot create ${files.pathOf(number)}`, () => files.create(number));
+      this.#directoryChanged = true;
+      const values = { kind: recordKinds.SEGMENT, detail: 0, entryCount: older.length };
+      await this.#append({ segment, file }, values, segmentTable(older), []);
+      return { segment, file };
+    } catch (error) {
+      index.forget(segment);
+      index.freeRow(segment);
+      this.#unsynced.delete(segment);
+      await files.remove(number).catch((removeError: unknown) => {
+        this.#input.log.debug(
+          { error: removeError, number },
+          'an empty segment stays until the overlay is opened again',
+        );
+      });
+      throw error;
+    }
+  }
+
+  /** Writes the INDEX of a segment that gets no more records. Without it the segment is read record by record. */
+  async #complete({ segment, file }: Active, sequence: number): Promise<void> {
+    const { log, index } = this.#input;
+    const place = this.#placeOf(segment);
+    const entries = segment.entries!.view();
+    const common = { ...place, sequence, synced: this.#synced };
+    const record = sealRecord(indexTable(entries, segment.checksums.view()), {
+      ...common,
+      kind: recordKinds.INDEX,
+      detail: segment.checksums.length,
+      entryCount: entries.length / (INDEX_ENTRY_BYTES / 4),
+    });
+    const end = sealRecord(newRecord(0), {
+      ...common,
+      kind: recordKinds.END,
+      position: place.position + record.length,
+      detail: place.position,
+      entryCount: 0,
+    });
+    index.complete(segment);
+    try {
+      await file.write([record, end], place.position);
+      this.writtenBytes += record.length + end.length;
+    } catch (error) {
+      log.warn({ error, segment: segment.number }, 'a segment stays without its index');
+      await file.truncate(place.position).catch((truncateError: unknown) => {
+        log.debug({ error: truncateError, segment: segment.number }, 'a partly written index stays');
+      });
+    }
+    this.#unsynced.add(segment);
+  }
+
+  /** Joins an fdatasync that has not begun. */
+  #sync(): Promise<void> {
+    this.#nextSync ??= this.#currentSync
+      .catch(() => undefined) // Its own waiters have been told; `#failure` tells the next ones.
+      .then(() => {
+        this.#nextSync = undefined;
+        this.#currentSync = this.#syncNow();
+        return this.#currentSync;
+      });
+    return this.#nextSync;
+  }
+
+  async #syncNow(): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    const { files, syncDirectory } = this.#input;
+    const sequence = this.#sequence;
+    const segments = [...this.#unsynced];
+    const work = segments.map((segment) => files.use(segment.number, (file) => syncLinked(file)));
+    if (this.#directoryChanged) work.push(syncDirectory());
+    this.#unsynced = new Set();
+    this.#directoryChanged = false;
+    try {
+      await Promise.all(work);
+    } catch (cause) {
+      this.#fail(overlayFailure('cannot make the overlay durable', cause));
+      throw this.#failure!;
+    }
+    this.#synced = sequence;
+    this.#markLater();
+  }
+
+  #markLater(): void {
+    clearTimeout(this.#markTimer);
+    this.#markTimer = setTimeout(() => {
+      if (this.#running === undefined && this.#failure === undefined) this.#inBackground(this.#mark());
+    }, MARK_DELAY_MS);
+    this.#markTimer.unref();
+  }
+
+  /** Tells the log what is durable, so that damage to it is not taken for the end of the log after a crash. */
+  async #mark(): Promise<void> {
+    const active = this.#active;
+    if (active === undefined || this.#synced <= this.#claimed) return;
+    const mark = this.#append(active, { kind: recordKinds.MARK, detail: 0, entryCount: 0 }, newRecord(0), []);
+    // Requests that arrive meanwhile wait for it, as for any record.
+    this.#occupy(
+      mark.catch((error: unknown) => this.#input.log.warn({ error }, 'the overlay could not note what is durable')),
+    );
+    await this.#running;
+  }
+
+  #inBackground(work: Promise<void>): void {
+    const done = work
+      .catch((error: unknown) => this.#input.log.debug({ error }, 'background work of the overlay failed'))
+      .finally(() => this.#background.delete(done));
+    this.#background.add(done);
+  }
+
+  async #guard<T>(what: string, action: () => Promise<T>): Promise<T> {
+    try {
+      return await action();
+    } catch (cause) {
+      const error = overlayFailure(what, cause);
+      if (error.reason !== 'full') this.#fail(error);
+      throw error;
+    }
+  }
+
+  #fail(error: OverlayError): void {
+    if (this.#failure !== undefined) return;
+    const message = `${error.message}; nothing more is written until the overlay is opened again`;
+    this.#failure = new OverlayError(message, { reason: 'io', cause: error, details: error.details });
+    this.#input.log.error({ error }, message);
+  }
+}
+
+/** fdatasync of a file that must still have a name: a removed one takes writes, and keeps none. */
+async function syncLinked(file: OverlayFile): Promise<void> {
+  const [, { linked }] = await Promise.all([file.sync(), file.status()]);
+  if (!linked) throw new OverlayError('a file of the overlay was removed while in use', { reason: 'io' });
+}

@@ -1,0 +1,89 @@
+import { join } from 'node:path';
+import type { OverlayFile, OverlayFileSystem } from './file-system.ts';
+import { segmentFileName } from './log-format.ts';
+
+/** Files kept open at a time beyond those in use. A TiB of log is 32,768 segments, and a server serves many overlays. */
+const IDLE_FILES_MAX = 32;
+
+interface Opened {
+  readonly file: Promise<OverlayFile>;
+  users: number;
+}
+
+/** The open files of an overlay's segments: opened when needed, the least recently used closed. */
+export class SegmentFiles {
+  readonly #directory: string;
+  readonly #fileSystem: OverlayFileSystem;
+  /** Least recently used first. */
+  readonly #opened = new Map<number, Opened>();
+
+  constructor(directory: string, fileSystem: OverlayFileSystem) {
+    this.#directory = directory;
+    this.#fileSystem = fileSystem;
+  }
+
+  pathOf(segment: number): string {
+    return join(this.#directory, segmentFileName(segment));
+  }
+
+  /** Makes the file of a new segment and keeps it open until `release`. */
+  async create(segment: number): Promise<OverlayFile> {
+    const file = await this.#fileSystem.open(this.pathOf(segment), 'create');
+    this.#opened.set(segment, { file: Promise.resolve(file), users: 1 });
+    return file;
+  }
+
+  /** Calls `action` with the segment's file, which stays open meanwhile. */
+  async use<T>(segment: number, action: (file: OverlayFile) => Promise<T>): Promise<T> {
+    const opened = this.#opened.get(segment) ?? {
+      file: this.#fileSystem.open(this.pathOf(segment), 'write'),
+      users: 0,
+    };
+    opened.users++;
+    this.#opened.delete(segment);
+    this.#opened.set(segment, opened);
+    try {
+      return await action(await opened.file);
+    } finally {
+      await this.release(segment, opened);
+    }
+  }
+
+  /** Gives back what `create` or `use` holds. */
+  async release(segment: number, held?: Opened): Promise<void> {
+    const opened = held ?? this.#opened.get(segment);
+    if (opened === undefined) return;
+    opened.users--;
+    if (this.#opened.size > IDLE_FILES_MAX) await this.#closeIdle(this.#opened.size - IDLE_FILES_MAX);
+  }
+
+  /** Closes and removes the file of a segment that nobody uses. */
+  async remove(segment: number): Promise<void> {
+    const opened = this.#opened.get(segment);
+    this.#opened.delete(segment);
+    if (opened !== undefined) await closeQuietly(opened);
+    await this.#fileSystem.remove(this.pathOf(segment));
+  }
+
+  async closeAll(): Promise<void> {
+    const all = [...this.#opened.values()];
+    this.#opened.clear();
+    await Promise.all(all.map(closeQuietly));
+  }
+
+  async #closeIdle(wanted: number): Promise<void> {
+    const idle: Opened[] = [];
+    for (const [segment, opened] of this.#opened) {
+      if (idle.length === wanted) break;
+      if (opened.users > 0) continue;
+      this.#opened.delete(segment);
+      idle.push(opened);
+    }
+    await Promise.all(idle.map(closeQuietly));
+  }
+}
+
+/** A file that could not be opened is already somebody's error, and one that does not close has nothing left to lose: it was synced. */
+async function closeQuietly({ file }: Opened): Promise<void> {
+  await file.then((opened) => opened.close()).catch(() => undefined);
+}
