@@ -1,6 +1,7 @@
 /** One kind of thing that cannot be shown as recorded, how often it occurred, and where first. */
 export interface Oddity {
-  readonly kind: string;
+  /** One line for people, without count and example. */
+  readonly message: string;
   readonly count: number;
   /** A path, or another example of the first one met. */
   readonly example: string;
@@ -10,14 +11,14 @@ export interface Oddity {
 export class Oddities {
   readonly #kinds = new Map<string, { count: number; readonly example: string }>();
 
-  /** `example` is called for the first one of a kind only. */
-  add(kind: string, example: () => string): void {
-    const known = this.#kinds.get(kind);
-    if (known === undefined) this.#kinds.set(kind, { count: 1, example: example() });
+  /** `message` is the kind; `example` is called for the first of a kind only. */
+  add(message: string, example: () => string): void {
+    const known = this.#kinds.get(message);
+    if (known === undefined) this.#kinds.set(message, { count: 1, example: example() });
     else known.count++;
   }
 
   list(): Oddity[] {
-    return [...this.#kinds].map(([kind, { count, example }]) => ({ kind, count, example }));
+    return [...this.#kinds].map(([message, { count, example }]) => ({ message, count, example }));
   }
 }

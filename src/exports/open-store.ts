@@ -5,6 +5,7 @@ import { ByteBudget } from '../core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../core/counters.ts';
 import { UserError } from '../core/errors.ts';
 import { LocalStore } from '../kloset/local-store.ts';
+import { PtarStore } from '../kloset/ptar-store.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
 import { listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
 import type { KlosetStore } from '../kloset/store.ts';
@@ -91,15 +92,19 @@ export function defaultLocation(environment: NodeJS.ProcessEnv): string {
 
 /** The back-end for a location as an operator gives it. Throws UserError for kinds that are not read. */
 export function openLocation(location: string): KlosetStore {
-  if (location.startsWith('fs:'))
-    return new LocalStore(path.resolve(location.slice('fs:'.length).replace(/^\/\//, '')));
-  const scheme = /^([a-z][a-z0-9+.-]*):/i.exec(location)?.[1];
-  if (scheme !== undefined || location.startsWith('@') || location.endsWith('.ptar')) {
-    const what =
-      scheme !== undefined ? `${scheme}:` : location.startsWith('@') ? "a name of plakar's configuration" : '.ptar';
+  const [, scheme, rest = ''] = /^([a-z][a-z0-9+.-]*):(?:\/\/)?(.*)$/is.exec(location) ?? [
+    undefined,
+    undefined,
+    location,
+  ];
+  const isLocal = scheme === undefined || scheme === 'fs' || scheme === 'ptar';
+  if (!isLocal || location.startsWith('@')) {
+    const what = scheme === undefined ? "a name of plakar's configuration" : `a location of kind ${scheme}:`;
     throw new UserError(
-      `"${location}" is ${what} and this version of kloset-nbd opens stores in local directories only. Give the directory's path.`,
+      `"${location}" is ${what}; this version of kloset-nbd opens local directories and .ptar files only. Give a path.`,
     );
   }
-  return new LocalStore(path.resolve(location));
+  const file = path.resolve(rest);
+  // As plakar has it: a name that ends in .ptar is an archive whatever the scheme says.
+  return file.endsWith('.ptar') ? new PtarStore(file) : new LocalStore(file);
 }

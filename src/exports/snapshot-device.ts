@@ -41,10 +41,10 @@ export class SnapshotDevice {
     const source = await store.openSource(header, path);
     const identity = { snapshotId: header.id, createdSeconds: source.createdSeconds, path };
     const layout = planLayout(source.tree, options.layout, identity);
-    for (const oddity of [...source.oddities, ...layout.warnings]) {
+    for (const { message, count, example } of [...source.oddities, ...layout.warnings]) {
       log.warn(
-        { snapshot: header.id, ...oddity },
-        `Snapshot ${header.id.slice(0, 8)}: ${oddity.kind}: ${oddity.count}, first: ${oddity.example}`,
+        { snapshot: header.id, count, example },
+        `Snapshot ${header.id.slice(0, 8)}: ${message} (${count}, first: ${example})`,
       );
     }
     const image = new Ext4Image(layout, source);

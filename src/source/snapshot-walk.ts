@@ -104,7 +104,9 @@ class Walk {
       for (const [i, directory] of slice.entries()) {
         const entries = lists[i];
         if (entries === undefined)
-          this.#oddities.add('directory without a list of its entries', () => utf8(directory.path));
+          this.#oddities.add('directories whose list of entries is not in the snapshot are shown empty', () =>
+            utf8(directory.path),
+          );
         for (const entry of entries ?? []) this.#appendChild(directory, entry, next);
       }
     }
@@ -115,7 +117,7 @@ class Walk {
     const name = toBytePath(entry.name);
     const path = joinPath(directory.path, name);
     if (name === '' || name === '.' || name === '..' || /[/\0]/.test(name)) {
-      this.#oddities.add('entry with an impossible name, left out', () => utf8(path));
+      this.#oddities.add('entries with an impossible name are left out', () => utf8(path));
       return;
     }
     const index = this.#append(directory.entry, entry.name, path, entry);
@@ -252,7 +254,7 @@ class Walk {
       const attributes = [...(byEntry.get(entry)?.values() ?? [])];
       // The writer is known to lose values (11.4).
       if (attributes.length < names)
-        this.#oddities.add('extended attribute without a value, left out', () => utf8(path));
+        this.#oddities.add('extended attributes whose value is not in the snapshot are left out', () => utf8(path));
       if (attributes.length === 0) continue;
       this.#builder.attributes.set(
         entry,
