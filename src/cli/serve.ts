@@ -6,7 +6,7 @@ import {
 } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
-import { DirectoryOverlays } from '../exports/directory-overlays.ts';
+import { KeptOverlays } from '../exports/directory-overlays.ts';
 import { MemoryOverlays } from '../exports/memory-overlays.ts';
 import { OpenStore } from '../exports/open-store.ts';
 import type { Overlays } from '../exports/overlays.ts';
@@ -189,7 +189,7 @@ async function layoutRequest({ owner, size, free }: ServeArguments): Promise<Lay
 }
 
 async function openOverlays(given: ServeArguments, log: Log): Promise<Overlays> {
-  if (given.overlay !== MEMORY) return DirectoryOverlays.open(given.overlay, log);
+  if (given.overlay !== MEMORY) return KeptOverlays.open(given.overlay, log);
   return new MemoryOverlays({
     memoryBytesMax: sizeOption('overlay-memory-limit', given.overlayMemoryLimit),
     tempDir: given.tempDir,

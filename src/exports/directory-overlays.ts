@@ -1,7 +1,54 @@
+import type { ReadableDevice } from '../core/device.ts';
 import type { Log } from '../core/log.ts';
-import type { Overlays } from './overlays.ts';
-export class DirectoryOverlays {
-  static async open(_directory: string, _log: Log): Promise<Overlays> {
-    throw new Error('not there yet');
+import { DirectoryOverlays } from '../device/directory-overlays.ts';
+import type { LayoutParameters } from '../ext4/parameters.ts';
+import type { Overlay, OverlayIdentity, Overlays } from './overlays.ts';
+
+/** Overlays that survive the process, each in a sub-directory of one directory that this process holds alone. */
+export class KeptOverlays implements Overlays {
+  readonly isVolatile = false;
+  readonly #overlays: DirectoryOverlays;
+  readonly #log: Log;
+
+  private constructor(overlays: DirectoryOverlays, log: Log) {
+    this.#overlays = overlays;
+    this.#log = log;
   }
+
+  /** Rejects with UserError (exit 64) if another process has the directory, or it cannot be made. */
+  static async open(directory: string, log: Log): Promise<KeptOverlays> {
+    return new KeptOverlays(await DirectoryOverlays.open(directory, { log }), log);
+  }
+
+  async pinned(key: string): Promise<{ snapshotId: string; path: string } | undefined> {
+    return this.#overlays.identityOf(key);
+  }
+
+  async keyOf(snapshotId: string, path: string): Promise<string | undefined> {
+    const listings = await this.#overlays.list();
+    const found = listings.find(
+      ({ metadata: { identity } }) => identity.snapshotId === snapshotId && identity.path === path,
+    );
+    return found?.metadata.exportKey;
+  }
+
+  async open(key: string, base: ReadableDevice, identity: OverlayIdentity): Promise<Overlay> {
+    const device = await this.#overlays.openDevice(key, base, { ...identity, layout: flatten(identity.layout) });
+    if (device.readOnlyReason !== undefined) {
+      this.#log.error(
+        { overlay: key, reason: device.readOnlyReason },
+        `The overlay "${key}" is damaged and takes no writes: ${device.readOnlyReason}`,
+      );
+    }
+    return device;
+  }
+
+  close(): Promise<void> {
+    return this.#overlays.close();
+  }
+}
+
+/** Parameters as plain values, what an operator chose first: a message names the first that differs, and the UUID follows from all others. */
+function flatten({ owner, uuid, ...others }: LayoutParameters) {
+  return { owner: owner === null ? null : `${owner.uid}:${owner.gid}`, ...others, uuid };
 }

@@ -218,17 +218,16 @@ function deviceIdOf({ header, path }: Pick<Target, 'header' | 'path'>): string {
 async function resolveTarget(options: SnapshotExportsOptions, selector: Selector): Promise<Target> {
   const { store, overlays, log } = options;
   const name = selectorName(selector);
-  const key = encodeURIComponent(name).replaceAll('.', '%2E');
-  const pinned = await overlays.pinned(key);
+  const pinned = await overlays.pinned(name);
   if (pinned === undefined) {
     const header = selectSnapshot(store.snapshots, selector);
     const path = absolutePath(header, selector);
-    return { header, path, name, overlayKey: (await overlays.keyOf(header.id, path)) ?? key };
+    return { header, path, name, overlayKey: (await overlays.keyOf(header.id, path)) ?? name };
   }
   const header = store.snapshots.find(({ id }) => id === pinned.snapshotId);
   if (header === undefined) {
     throw new UserError(
-      `The overlay "${key}" belongs to snapshot ${pinned.snapshotId}, which the store no longer holds. ` +
+      `The overlay "${name}" belongs to snapshot ${pinned.snapshotId}, which the store no longer holds. ` +
         'Remove that sub-directory of the overlay to give up what was written, or bring the snapshot back.',
     );
   }
@@ -239,7 +238,7 @@ async function resolveTarget(options: SnapshotExportsOptions, selector: Selector
       `"${name}" stays snapshot ${header.id.slice(0, 8)}, which its overlay was made for; the store has ${newest.id.slice(0, 8)} by now`,
     );
   }
-  return { header, path: absolutePath(header, selector), name, overlayKey: key };
+  return { header, path: absolutePath(header, selector), name, overlayKey: name };
 }
 
 /** Two ways to write a path name one device. */
