@@ -20,7 +20,10 @@ export function indexSizeBytes(index: DirectoryIndex): number {
   return index.order.byteLength + index.leafFirst.byteLength + index.leafHash.byteLength;
 }
 
-/** `seed` is s_hash_seed. Leaf l takes the names before whose records lie l * leafBytes .. (l + 1) * leafBytes - 1 bytes. */
+/**
+ * `seed` is s_hash_seed. Leaf l takes the names whose records, laid end to end, end in its leafBytes: so that the last
+ * leaf, too, has a name whatever the order, which it would not by where records begin.
+ */
 export function indexDirectory(
   names: NameTable,
   { seed, leaves, leafBytes }: { seed: Uint8Array; leaves: number; leafBytes: number },
@@ -30,16 +33,16 @@ export function indexDirectory(
   const leafFirst = new Uint32Array(leaves + 1);
   const leafHash = new Uint32Array(leaves);
   let leaf = -1;
-  let bytesBefore = 0;
+  let bytes = 0;
   for (let place = 0; place < order.length; place++) {
     const name = order[place]!;
-    if (bytesBefore >= (leaf + 1) * leafBytes) {
+    bytes += recordBytes(names.start[name + 1]! - names.start[name]!);
+    if (bytes > (leaf + 1) * leafBytes) {
       leaf++;
       const hash = hashes[name]!;
       leafFirst[leaf] = place;
       leafHash[leaf] = place > 0 && hashes[order[place - 1]!] === hash ? hash | HTREE_CONTINUATION : hash;
     }
-    bytesBefore += recordBytes(names.start[name + 1]! - names.start[name]!);
   }
   leafFirst[leaves] = order.length;
   return { order, leafFirst, leafHash };

@@ -3,7 +3,7 @@
  *
  * Names that fit one block are listed in it. More make a hash tree (directory.rst): block 0 the root, then the inner
  * nodes, level by level from the top, then the leaves. Leaves are cut every LEAF_BYTES of records in hash order, so their
- * number is known from the sum of record lengths; each holds at least one record, and at most LEAF_BYTES + 264 bytes
+ * number is known from the sum of record lengths; each holds at least one record, and at most LEAF_BYTES + 263 bytes
  * whatever the order. That leaves some 20 % for new names before a leaf must split, as FAN_OUT does in the nodes.
  */
 import { assert } from '../core/errors.ts';
