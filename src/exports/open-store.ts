@@ -3,6 +3,7 @@ import path from 'node:path';
 import type { ChunkStore } from '../core/chunk-store.ts';
 import { ByteBudget } from '../core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../core/counters.ts';
+import type { Decoder } from '../core/decoder.ts';
 import { UserError } from '../core/errors.ts';
 import { LocalStore } from '../kloset/local-store.ts';
 import { PtarStore } from '../kloset/ptar-store.ts';
@@ -14,6 +15,13 @@ import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
 import { KlosetSource } from '../source/kloset-source.ts';
 import { PooledDecoder } from '../workers/pool.ts';
 
+/** Makes the store of file contents. It counts what it reads in `counters`. */
+export type ContentSource = (parts: {
+  readonly decoder: Decoder;
+  readonly location: string;
+  readonly counters: ReadCounters;
+}) => Promise<ChunkStore>;
+
 export interface StoreOptions {
   /** As the operator gave it: a path, or `fs:` and a path. */
   readonly location: string;
@@ -23,7 +31,7 @@ export interface StoreOptions {
   readonly inflightBytesMax: number;
   readonly keys: KeySource;
   /** Who fetches files' contents instead of our own reader, if anyone; the store closes it. */
-  readonly contentSource?: ((parts: { decoder: PooledDecoder; location: string }) => Promise<ChunkStore>) | undefined;
+  readonly contentSource?: ContentSource | undefined;
 }
 
 /** An opened store with everything that snapshots of it share: index, decoder, caches, counters. */
@@ -65,7 +73,7 @@ export class OpenStore {
     const budget = new ByteBudget(options.inflightBytesMax);
     const native = new KlosetChunkStore({ repository, decoder, budget, counters });
     const metadataChunks = new ChunkCache(native, { bytesMax: options.cacheBytesMax });
-    const foreign = await options.contentSource?.({ decoder, location: store.location });
+    const foreign = await options.contentSource?.({ decoder, location: store.location, counters });
     const contentChunks =
       foreign === undefined ? metadataChunks : new ChunkCache(foreign, { bytesMax: options.cacheBytesMax });
     return new OpenStore({ repository, counters, snapshots, store, decoder, metadataChunks, contentChunks });
