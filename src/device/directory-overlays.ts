@@ -9,7 +9,7 @@ import { exitCodes, KlosetNbdError, UserError } from '../core/errors.ts';
 import { type Log, silentLog } from '../core/log.ts';
 import { type DirectoryLock, lockDirectory } from './directory-lock.ts';
 import { errorCode, nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
-import { FORMAT_VERSION, segmentOfFileName } from './log-format.ts';
+import { FORMAT_VERSION, SEGMENT_BYTES_TARGET, segmentOfFileName } from './log-format.ts';
 import { type RecoveredLog, recoverLog } from './log-recovery.ts';
 import { LogStore } from './log-store.ts';
 import { OverlayDevice } from './overlay.ts';
@@ -28,6 +28,13 @@ export interface DirectoryOverlaysOptions {
   readonly log?: Log;
   /** For tests. */
   readonly fileSystem?: OverlayFileSystem;
+}
+
+export interface OpenLogOptions {
+  readonly fileSystem: OverlayFileSystem;
+  readonly log: Log;
+  /** Bytes of a complete segment of the log; small in tests, so that logs have many. */
+  readonly segmentBytes?: number;
 }
 
 /** An overlay that exists, opened or not. */
@@ -161,7 +168,7 @@ export async function openLogDevice(
   directory: string,
   metadata: OverlayMetadata,
   base: ReadableDevice,
-  { fileSystem, log }: { fileSystem: OverlayFileSystem; log: Log },
+  { fileSystem, log, segmentBytes = SEGMENT_BYTES_TARGET }: OpenLogOptions,
 ): Promise<OverlayDevice> {
   const files = new SegmentFiles(directory, fileSystem);
   const overlayId = BigInt(`0x${metadata.overlayId}`);
@@ -176,6 +183,7 @@ export async function openLogDevice(
       recovered,
       files,
       overlayId,
+      segmentBytes,
       syncDirectory: () => fileSystem.syncDirectory(directory),
       markOpen: () => removeClosed(fileSystem, directory),
       markClosed: (end) => writeClosed(fileSystem, directory, end),

@@ -22,8 +22,11 @@ import type { UseEpochs } from './use-epochs.ts';
 const MOVED_SHARE = 0.2;
 /** Segments with more than this share of live bytes stay: moving them would give little. */
 const LIVE_SHARE_MAX = 0.6;
-/** Nothing is moved while the dead bytes are fewer than this, or than a third of the live ones. */
-const DEAD_BYTES_MIN = 16 * MiB;
+/** Nothing is moved while the dead bytes are fewer than half a segment, or than a third of the live ones. */
+const DEAD_SEGMENTS_MIN = 0.5;
+const DEAD_SHARE_MIN = 1 / 3;
+/** Segments are looked at again when clients have written this part of one. */
+const LOOK_SEGMENTS = 1 / 8;
 const MOVE_BLOCKS = (1 * MiB) / BLOCK_SIZE;
 
 /** Blocks that were alive in a segment when it was looked at; `value` is their place, as the block map has it. */
@@ -40,6 +43,7 @@ export interface LogCompactorInput {
   readonly writer: LogWriter;
   readonly epochs: UseEpochs;
   readonly overlayId: bigint;
+  readonly segmentBytes: number;
   /** Bytes of data that clients have written since the overlay was opened. */
   readonly acknowledgedBytes: () => number;
   /** Reads and checks blocks at a place. */
@@ -53,7 +57,7 @@ export class LogCompactor {
   #removals: Promise<void> = Promise.resolve();
   #stopped = false;
   #movedBytes = 0;
-  /** Complete segments when no victim was found: looked again when there are more, or fewer. */
+  /** What clients had written when segments were last looked at. */
   #bytesLooked = 0;
 
   constructor(input: LogCompactorInput) {
@@ -64,7 +68,7 @@ export class LogCompactor {
   poke(): void {
     const { acknowledgedBytes, index } = this.#input;
     if (this.#running !== undefined || this.#stopped) return;
-    const grown = acknowledgedBytes() - this.#bytesLooked >= 4 * MiB;
+    const grown = acknowledgedBytes() - this.#bytesLooked >= this.#input.segmentBytes * LOOK_SEGMENTS;
     if (index.dead.size === 0 && !grown) return;
     this.#bytesLooked = acknowledgedBytes();
     this.#running = this.#run()
@@ -105,7 +109,11 @@ export class LogCompactor {
       dead += segment.deadBytes;
       if (victim === undefined || share(segment) < share(victim)) victim = segment;
     }
-    if (victim === undefined || share(victim) > LIVE_SHARE_MAX || dead < Math.max(DEAD_BYTES_MIN, live / 3)) {
+    if (
+      victim === undefined ||
+      share(victim) > LIVE_SHARE_MAX ||
+      dead < Math.max(this.#input.segmentBytes * DEAD_SEGMENTS_MIN, live * DEAD_SHARE_MIN)
+    ) {
       return undefined;
     }
     const allowed = acknowledgedBytes() * MOVED_SHARE - this.#movedBytes;

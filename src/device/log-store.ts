@@ -16,6 +16,7 @@ export interface LogStoreInput {
   readonly recovered: RecoveredLog;
   readonly files: SegmentFiles;
   readonly overlayId: bigint;
+  readonly segmentBytes: number;
   readonly syncDirectory: () => Promise<void>;
   /** Removes the mark that the log is closed, durably. */
   readonly markOpen: () => Promise<void>;
@@ -52,6 +53,7 @@ export class LogStore implements BlockStore {
       overlayId,
       sequence: recovered.sequence,
       nextSegment: recovered.nextSegment,
+      segmentBytes: input.segmentBytes,
       syncDirectory: input.syncDirectory,
       beforeFirstRecord: input.markOpen,
       onLanded: () => this.#compactor.poke(),
@@ -63,6 +65,7 @@ export class LogStore implements BlockStore {
       writer: this.#writer,
       epochs: this.#epochs,
       overlayId,
+      segmentBytes: input.segmentBytes,
       acknowledgedBytes: () => this.#acknowledgedBytes,
       readBlocks: (first, value, target) => this.read({ first, value }, 0, target),
       log,

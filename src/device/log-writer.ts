@@ -21,7 +21,6 @@ import {
   type RecordValues,
   recordKinds,
   SEGMENT_BLOCKS_MAX,
-  SEGMENT_BYTES_TARGET,
   sealRecord,
   TABLE_BYTES_MAX,
 } from './log-format.ts';
@@ -61,6 +60,8 @@ export interface LogWriterInput {
   /** Of the last record of the log; all of them are durable. */
   readonly sequence: number;
   readonly nextSegment: number;
+  /** A segment with at least so many bytes is complete. */
+  readonly segmentBytes: number;
   /** fsync of the overlay's directory. */
   readonly syncDirectory: () => Promise<void>;
   /** Called before the first record of this opening is written. */
@@ -280,7 +281,7 @@ export class LogWriter {
     if (active !== undefined) {
       const { segment } = active;
       const fits =
-        segment.endBytes < SEGMENT_BYTES_TARGET &&
+        segment.endBytes < this.#input.segmentBytes &&
         segment.positions.length + dataBlocks <= SEGMENT_BLOCKS_MAX &&
         segment.entries!.length / (INDEX_ENTRY_BYTES / 4) < SEGMENT_ENTRIES_MAX;
       if (fits) return active;

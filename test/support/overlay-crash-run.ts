@@ -1,0 +1,131 @@
+/** Runs a random workload on an overlay in a CrashFileSystem, and judges what is left after a crash. */
+import type { BlockDevice } from '../../src/core/device.ts';
+import { silentLog } from '../../src/core/log.ts';
+import { BLOCK_SIZE } from '../../src/core/units.ts';
+import { openLogDevice } from '../../src/device/directory-overlays.ts';
+import { FORMAT_VERSION } from '../../src/device/log-format.ts';
+import type { OverlayDevice } from '../../src/device/overlay.ts';
+import { MemoryDevice } from './memory-device.ts';
+import { type CrashFileSystem, CrashFileSystem as FileSystem, type Image } from './overlay-crash-fs.ts';
+import { applyToBuffer, applyToDevice, randomStep, type Step } from './overlay-model.ts';
+import { type Random, seededRandom } from './overlay-random.ts';
+
+export const DIRECTORY = '/overlay';
+const BLOCKS = 32;
+export const baseContent = seededRandom(11).fill(Buffer.alloc(BLOCKS * BLOCK_SIZE));
+const metadata = {
+  formatVersion: FORMAT_VERSION,
+  overlayId: '0123456789abcdef',
+  exportKey: 'crash',
+  sizeBytes: baseContent.length,
+  createdMs: 0,
+  identity: { snapshotId: '', path: '/', layout: {} },
+};
+
+/** A moment of the run: after `operations` operations, steps below `issued` had been asked for, those below `flushed` were promised. */
+export interface Moment {
+  readonly operations: number;
+  readonly issued: number;
+  readonly flushed: number;
+}
+
+export interface Run {
+  readonly fileSystem: CrashFileSystem;
+  readonly steps: readonly Step[];
+  /** content after the first k steps */
+  readonly states: readonly Buffer[];
+  readonly moments: readonly Moment[];
+}
+
+export function openCrashDevice(fileSystem: CrashFileSystem, segmentBytes = 60_000): Promise<OverlayDevice> {
+  const base = new MemoryDevice(Buffer.from(baseContent));
+  return openLogDevice(DIRECTORY, metadata, base, { fileSystem, log: silentLog, segmentBytes });
+}
+
+/** `count` random steps, one after the other, with FLUSHes, FUA and reopenings between them. */
+export async function runWorkload(random: Random, count: number, reopenChance = 0.02): Promise<Run> {
+  const fileSystem = new FileSystem();
+  let device: BlockDevice = await openCrashDevice(fileSystem);
+  const steps: Step[] = [];
+  const states = [Buffer.from(baseContent)];
+  const moments: Moment[] = [];
+  let flushed = 0;
+  const note = () => moments.push({ operations: fileSystem.operations.length, issued: steps.length, flushed });
+  for (let index = 0; index < count; index++) {
+    const step = randomStep(random, baseContent.length);
+    steps.push(step);
+    const state = Buffer.from(states.at(-1)!);
+    applyToBuffer(state, step);
+    states.push(state);
+    note();
+    await applyToDevice(device, step);
+    if (step.fua) flushed = steps.length;
+    note();
+    if (random.chance(0.15)) {
+      await device.flush();
+      flushed = steps.length;
+      note();
+    }
+    // Long enough for a MARK now and then.
+    if (random.chance(0.02)) await new Promise((resolve) => setTimeout(resolve, 15));
+    if (random.chance(reopenChance)) {
+      await device.close();
+      flushed = steps.length;
+      note();
+      device = await openCrashDevice(fileSystem);
+      note();
+    }
+  }
+  await device.close();
+  return { fileSystem, steps, states, moments };
+}
+
+/** What was promised when the run had done `operations` operations. */
+export function momentAt({ moments, steps }: Run, operations: number): Moment {
+  let flushed = 0;
+  let issued = steps.length;
+  for (const moment of moments) {
+    if (moment.operations <= operations) flushed = Math.max(flushed, moment.flushed);
+    if (moment.operations > operations) {
+      issued = moment.issued;
+      break;
+    }
+  }
+  return { operations, issued, flushed };
+}
+
+/** Opens what a crash left and says what is wrong with it; undefined if it keeps the promise. */
+export async function judge(run: Run, image: Image, { issued, flushed }: Moment): Promise<string | undefined> {
+  const fileSystem = new FileSystem(image);
+  const device = await openCrashDevice(fileSystem);
+  if (device.readOnlyReason !== undefined) return `read-only: ${device.readOnlyReason}`;
+  const got = Buffer.alloc(baseContent.length);
+  await device.read(0, got);
+  const state = run.states.findIndex((one, index) => index >= flushed && index <= issued && one.equals(got));
+  if (state < 0) {
+    const any = run.states.findIndex((one) => one.equals(got));
+    return any < 0 ? 'no state of the run' : `state ${any}, promised was one from ${flushed} to ${issued}`;
+  }
+  return goOn(fileSystem, device, got);
+}
+
+/** What was recovered must take writes, and be there after the next crash and the next opening. */
+async function goOn(fileSystem: CrashFileSystem, device: OverlayDevice, content: Buffer): Promise<string | undefined> {
+  const data = Buffer.alloc(BLOCK_SIZE + 100, 0x77);
+  await device.write(1000, data, { fua: true });
+  data.copy(content, 1000);
+  const image = fileSystem.crash(fileSystem.operations.length, { mode: 'drop' });
+  await device.close();
+  for (const [what, left] of [
+    ['a second crash', image],
+    ['closing', fileSystem.image()],
+  ] as const) {
+    const again = await openCrashDevice(new FileSystem(left));
+    const got = Buffer.alloc(content.length);
+    if (again.readOnlyReason !== undefined) return `read-only after ${what}: ${again.readOnlyReason}`;
+    await again.read(0, got);
+    await again.close();
+    if (!got.equals(content)) return `other content after ${what}`;
+  }
+  return undefined;
+}
