@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { BLOCK_SIZE, MiB } from '../../src/core/units.ts';
 import type { Ext4Image } from '../../src/ext4/image.ts';
+import { commandPath } from './requires.ts';
 
 const run = promisify(execFile);
 const zeroBlock = new Uint8Array(BLOCK_SIZE);
@@ -60,14 +61,14 @@ export async function fsckRemarks(
   { timeoutMs = 60_000 }: { timeoutMs?: number } = {},
 ): Promise<string[]> {
   const usual = /^(e2fsck \d|Pass [1-5]:|\S.*: \d+\/\d+ files \(|\s*$)/;
-  const { output, code } = await outputOf('e2fsck', ['-fn', path], timeoutMs);
+  const { output, code } = await outputOf(commandPath('e2fsck'), ['-fn', path], timeoutMs);
   const remarks = output.split('\n').filter((line) => !usual.test(line));
   return code === 0 ? remarks : [...remarks, `exit status ${code}`];
 }
 
 /** Standard output of one debugfs command. */
 export async function debugfs(path: string, command: string): Promise<string> {
-  const { stdout } = await run('debugfs', ['-R', command, path], { maxBuffer: 64 * MiB });
+  const { stdout } = await run(commandPath('debugfs'), ['-R', command, path], { maxBuffer: 64 * MiB });
   return stdout;
 }
 
@@ -89,20 +90,5 @@ export async function withTemporaryDirectory<T>(work: (path: string) => Promise<
     return await work(path);
   } finally {
     await rm(path, { recursive: true, force: true });
-  }
-}
-
-/** Mounts an image through a loop device for as long as `work` runs. Needs root. */
-export async function withMount<T>(
-  image: string,
-  directory: string,
-  work: () => Promise<T>,
-  options = 'ro',
-): Promise<T> {
-  await run('mount', ['-t', 'ext4', '-o', `loop,${options}`, image, directory]);
-  try {
-    return await work();
-  } finally {
-    await run('umount', [directory]);
   }
 }
