@@ -1,4 +1,6 @@
 import type { BlockDevice, ReadableDevice } from '../core/device.ts';
+import type { ByteRange } from '../core/units.ts';
+import type { OverlayRange } from '../device/overlay.ts';
 import type { LayoutParameters } from '../ext4/parameters.ts';
 
 /** What an overlay belongs to; one made for something else is refused. */
@@ -18,6 +20,8 @@ export interface OverlayUsage {
 /** The overlay of one device. */
 export interface Overlay extends BlockDevice {
   stats(): OverlayUsage;
+  /** What was written since the snapshot, in order and without gaps. The range is made of whole blocks. */
+  changedRanges(range: ByteRange): Iterable<OverlayRange>;
 }
 
 /** Makes overlays: in memory, or in a directory where they survive. */

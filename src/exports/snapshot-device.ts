@@ -8,6 +8,7 @@ import { planLayout } from '../ext4/plan.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import type { OpenStore } from './open-store.ts';
 import type { Overlay, Overlays } from './overlays.ts';
+import { StatusDevice } from './status-device.ts';
 
 /** What to open, and how to lay it out. */
 export interface SnapshotDeviceOptions {
@@ -24,14 +25,19 @@ export interface SnapshotDeviceOptions {
 /** A snapshot laid out as ext4 with its overlay: what all clients of an export share. */
 export class SnapshotDevice {
   /** Takes writes. */
-  readonly writable: Overlay;
+  readonly writable: BlockDevice;
   /** The snapshot as it is, whatever was written to the other. */
   readonly pristine: BlockDevice;
+  readonly #overlay: Overlay;
   readonly #close: () => Promise<void>;
 
-  private constructor(writable: Overlay, pristine: BlockDevice, close: () => Promise<void>) {
-    this.writable = writable;
-    this.pristine = pristine;
+  private constructor(
+    devices: { overlay: Overlay; writable: BlockDevice; pristine: BlockDevice },
+    close: () => Promise<void>,
+  ) {
+    this.writable = devices.writable;
+    this.pristine = devices.pristine;
+    this.#overlay = devices.overlay;
     this.#close = close;
   }
 
@@ -61,11 +67,21 @@ export class SnapshotDevice {
       },
       `Snapshot ${header.id.slice(0, 8)}${path === '/' ? '' : `:${path}`} is open: ${source.tree.length} entries on a disk of ${formatBytes(image.sizeBytes)}`,
     );
-    return new SnapshotDevice(overlay, new ReadOnlyDevice(image), async () => {
+    const devices = {
+      overlay,
+      writable: new StatusDevice(overlay, image, overlay),
+      pristine: new StatusDevice(new ReadOnlyDevice(image), image, undefined),
+    };
+    return new SnapshotDevice(devices, async () => {
       await overlay.close();
       await image.close();
       await source.close();
     });
+  }
+
+  /** Bytes that differ from the snapshot. */
+  get dirtyBytes(): number {
+    return this.#overlay.stats().dirtyBytes;
   }
 
   close(): Promise<void> {

@@ -67,10 +67,11 @@ export class SnapshotExports implements ExportCatalog {
     if (this.#named.length > 0) {
       return this.#named.map(({ name, header }) => ({ name, description: describe(header) }));
     }
-    return store.snapshots.map((header) => ({
+    const byId = store.snapshots.map((header) => ({
       name: shortName(header, store.snapshots),
       description: describe(header),
     }));
+    return [...byId, ...this.#aliases().map(({ name, header }) => ({ name, description: describe(header) }))];
   }
 
   async acquire(name: string): Promise<ExportLease | undefined> {
@@ -107,7 +108,7 @@ export class SnapshotExports implements ExportCatalog {
   /** Bytes of all open devices that differ from their snapshots. */
   async overlayBytes(): Promise<number> {
     let bytes = 0;
-    for (const { device } of this.#open.values()) bytes += (await device).writable.stats().dirtyBytes;
+    for (const { device } of this.#open.values()) bytes += (await device).dirtyBytes;
     return bytes;
   }
 
@@ -154,12 +155,22 @@ export class SnapshotExports implements ExportCatalog {
     const idle = [...this.#open].filter(([, open]) => open.holders === 0);
     for (const [deviceId, open] of idle.slice(0, Math.max(0, idle.length - IDLE_DEVICES_MAX))) {
       const device = await open.device;
-      const wouldLose = this.#options.overlays.isVolatile && device.writable.stats().dirtyBytes > 0;
+      const wouldLose = this.#options.overlays.isVolatile && device.dirtyBytes > 0;
       if (wouldLose || open.holders > 0 || this.#open.get(deviceId) !== open) continue;
       this.#open.delete(deviceId);
       await device.writable.flush();
       await device.close();
     }
+  }
+
+  /** `latest` and every tag, with what they mean while nothing has pinned them. */
+  #aliases(): { name: string; header: SnapshotHeader }[] {
+    const { snapshots } = this.#options.store;
+    const names = ['latest', ...new Set(snapshots.flatMap(({ tags }) => tags.map((tag) => `tag:${tag}`)))];
+    return names.flatMap((name) => {
+      const header = this.#resolved.get(name)?.header ?? snapshots.find((candidate) => isNamed(candidate, name));
+      return header === undefined ? [] : [{ name, header }];
+    });
   }
 
   async #find(name: string): Promise<Target | undefined> {
@@ -201,6 +212,10 @@ export class SnapshotExports implements ExportCatalog {
       throw error;
     }
   }
+}
+
+function isNamed({ tags }: SnapshotHeader, name: string): boolean {
+  return name === 'latest' || tags.some((tag) => name === `tag:${tag}`);
 }
 
 function isIdOf(header: SnapshotHeader, name: string): boolean {

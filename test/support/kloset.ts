@@ -1,8 +1,8 @@
 /** Opens fixture stores the way the command line does, piece by piece, for tests of the reader. */
 import { ByteBudget } from '../../src/core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../../src/core/counters.ts';
-import { MiB } from '../../src/core/units.ts';
 import { entryName, type SnapshotTree } from '../../src/core/snapshot-tree.ts';
+import { MiB } from '../../src/core/units.ts';
 import { deriveKey } from '../../src/kloset/codec/key-derivation.ts';
 import { LocalStore } from '../../src/kloset/local-store.ts';
 import { PtarStore } from '../../src/kloset/ptar-store.ts';

@@ -1,0 +1,106 @@
+import type { ByteRange } from '../core/units.ts';
+import { BLOCK_SIZE, MiB, roundUp } from '../core/units.ts';
+import type { OverlayRange } from '../device/overlay.ts';
+import type { DeviceExtent, ExportDevice } from '../nbd/export-device.ts';
+import type { Overlay } from './overlays.ts';
+
+/** A base that knows without reading which of its ranges hold nothing but zeroes. */
+export interface KnownZeroes {
+  read(offset: number, target: Uint8Array): Promise<void>;
+  /** Extents of whole blocks that cover the range, which is made of whole blocks, without gaps. */
+  extents(range: ByteRange): Iterable<ByteRange & { readonly zero: boolean }>;
+}
+
+/** How much of a base is read at once when a client asks to bring a range closer. */
+const CACHE_STEP_BYTES = 1 * MiB;
+
+/** A device with its block status: what is a hole, what is zero, and what was written since the snapshot. */
+export class StatusDevice implements ExportDevice {
+  readonly sizeBytes: number;
+  readonly supports: ExportDevice['supports'];
+  readonly #device: Omit<ExportDevice, 'status' | 'cache'>;
+  readonly #base: KnownZeroes;
+  readonly #changes: Pick<Overlay, 'changedRanges'> | undefined;
+
+  /** `changes`: what was written over `base`; undefined for a device that is the base itself. Borrows all three. */
+  constructor(
+    device: Omit<ExportDevice, 'status' | 'cache'>,
+    base: KnownZeroes,
+    changes: Pick<Overlay, 'changedRanges'> | undefined,
+  ) {
+    this.sizeBytes = device.sizeBytes;
+    // Zeroes cost a record of a few bytes, however long the range.
+    this.supports = { ...device.supports, fastZero: changes !== undefined };
+    this.#device = device;
+    this.#base = base;
+    this.#changes = changes;
+  }
+
+  read(offset: number, target: Uint8Array): Promise<void> {
+    return this.#device.read(offset, target);
+  }
+
+  write(offset: number, source: Uint8Array, options: { fua: boolean }): Promise<void> {
+    return this.#device.write(offset, source, options);
+  }
+
+  writeZeroes(range: ByteRange, options: { fua: boolean; mayTrim: boolean }): Promise<void> {
+    return this.#device.writeZeroes(range, options);
+  }
+
+  trim(range: ByteRange, options: { fua: boolean }): Promise<void> {
+    return this.#device.trim(range, options);
+  }
+
+  flush(): Promise<void> {
+    return this.#device.flush();
+  }
+
+  close(): Promise<void> {
+    return this.#device.close();
+  }
+
+  async status(range: ByteRange, { extentsMax }: { extentsMax: number }): Promise<readonly DeviceExtent[]> {
+    const start = range.offset - (range.offset % BLOCK_SIZE);
+    const end = roundUp(range.offset + range.length, BLOCK_SIZE);
+    const found: DeviceExtent[] = [];
+    for (const extent of this.#extents({ offset: start, length: end - start })) {
+      const last = found.at(-1);
+      if (last !== undefined && sameState(last, extent)) {
+        found[found.length - 1] = { ...last, length: last.length + extent.length };
+      } else if (found.push(extent) > extentsMax) {
+        found.pop();
+        break;
+      }
+    }
+    const [first, ...rest] = found;
+    // The range may begin inside a block.
+    return [{ ...first!, length: first!.length - (range.offset - start) }, ...rest];
+  }
+
+  async cache(range: ByteRange): Promise<void> {
+    const scratch = new Uint8Array(Math.min(CACHE_STEP_BYTES, range.length));
+    const end = range.offset + range.length;
+    for (let offset = range.offset; offset < end; offset += scratch.length) {
+      await this.#device.read(offset, scratch.subarray(0, Math.min(scratch.length, end - offset)));
+    }
+  }
+
+  *#extents(range: ByteRange): Generator<DeviceExtent> {
+    const runs: Iterable<OverlayRange> = this.#changes?.changedRanges(range) ?? [{ ...range, state: 'clean' }];
+    for (const { offset, length, state } of runs) {
+      if (state !== 'clean') {
+        const zero = state === 'zero';
+        yield { length, hole: zero, zero, dirty: true };
+        continue;
+      }
+      for (const extent of this.#base.extents({ offset, length })) {
+        yield { length: extent.length, hole: extent.zero, zero: extent.zero, dirty: false };
+      }
+    }
+  }
+}
+
+function sameState(a: DeviceExtent, b: DeviceExtent): boolean {
+  return a.hole === b.hole && a.zero === b.zero && a.dirty === b.dirty;
+}
