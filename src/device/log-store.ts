@@ -7,7 +7,7 @@ import { overlayFailure } from './file-errors.ts';
 import { LogCompactor } from './log-compactor.ts';
 import { blockChecksum } from './log-format.ts';
 import type { LogIndex, Segment } from './log-index.ts';
-import type { RecoveredLog } from './log-recovery.ts';
+import type { ClosedLog, RecoveredLog } from './log-recovery.ts';
 import { LogWriter } from './log-writer.ts';
 import type { SegmentFiles } from './segment-files.ts';
 import { UseEpochs } from './use-epochs.ts';
@@ -21,7 +21,7 @@ export interface LogStoreInput {
   /** Removes the mark that the log is closed, durably. */
   readonly markOpen: () => Promise<void>;
   /** Writes that mark, durably. */
-  readonly markClosed: (end: { segment: number; endBytes: number; sequence: number }) => Promise<void>;
+  readonly markClosed: (end: ClosedLog) => Promise<void>;
   readonly log: Log;
 }
 
@@ -126,16 +126,25 @@ export class LogStore implements BlockStore {
   }
 
   async close(): Promise<void> {
-    const { files, markClosed } = this.#input;
+    const { files } = this.#input;
     try {
       await this.#compactor.stop();
       if (this.readOnlyReason !== undefined) return;
       const end = await this.#writer.close();
-      if (end !== undefined) await markClosed(end);
+      if (end !== undefined) await this.#markClosed(end);
     } catch (error) {
       throw overlayFailure('the overlay was not closed cleanly', error);
     } finally {
       await files.closeAll();
+    }
+  }
+
+  /** Everything is durable already: without the mark the next opening reads the end of the log as after a crash. */
+  async #markClosed(end: ClosedLog): Promise<void> {
+    try {
+      await this.#input.markClosed(end);
+    } catch (error) {
+      this.#input.log.warn({ error }, 'the overlay could not be marked as closed');
     }
   }
 

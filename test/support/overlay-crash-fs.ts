@@ -142,7 +142,8 @@ export class CrashFileSystem implements OverlayFileSystem {
     return {
       read: async (target, position) => {
         await this.#before('read', path);
-        return this.#contents.get(file)!.copy(target, 0, position);
+        const content = this.#contents.get(file)!;
+        return position < content.length ? content.copy(target, 0, position) : 0;
       },
       write: async (buffers, position) => {
         const bytes = Buffer.concat(buffers);
