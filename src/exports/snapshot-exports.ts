@@ -63,15 +63,19 @@ export class SnapshotExports implements ExportCatalog {
 
   async list(): Promise<readonly ExportSummary[]> {
     const { store, overlays } = this.#options;
-    const describe = (header: SnapshotHeader) => describeExport(header, overlays.isVolatile);
-    if (this.#named.length > 0) {
-      return this.#named.map(({ name, header }) => ({ name, description: describe(header) }));
-    }
-    const byId = store.snapshots.map((header) => ({
-      name: shortName(header, store.snapshots),
-      description: describe(header),
-    }));
-    return [...byId, ...this.#aliases().map(({ name, header }) => ({ name, description: describe(header) }))];
+    const targets =
+      this.#named.length > 0
+        ? this.#named
+        : store.snapshots.map((header) => ({ name: shortName(header, store.snapshots), header }));
+    const summary = (name: string, header: SnapshotHeader, isVolatile: boolean) => ({
+      name,
+      description: describeExport(header, isVolatile),
+    });
+    const aliases = this.#named.length > 0 ? [] : this.#aliases();
+    return [
+      ...[...targets, ...aliases].map(({ name, header }) => summary(name, header, overlays.isVolatile)),
+      ...targets.map(({ name, header }) => summary(`${name}${BASE_SUFFIX}`, header, false)),
+    ];
   }
 
   async acquire(name: string): Promise<ExportLease | undefined> {
