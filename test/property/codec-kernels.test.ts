@@ -116,7 +116,7 @@ test('xxHash32', () => {
 });
 
 test('POLYVAL', () => {
-  const pieces = fc.array(fc.integer({ min: 1, max: 30 }), { maxLength: 4 });
+  const pieces = fc.array(fc.integer({ min: 1, max: 300 }), { maxLength: 4 });
   fc.assert(
     fc.property(fc.uint8Array({ minLength: 16, maxLength: 16 }), pieces, fc.nat(40), (key, whole, last) => {
       const [a, b] = [wasm, twin].map(({ polyval }) => {
@@ -132,7 +132,7 @@ test('POLYVAL', () => {
       });
       expect(a).toEqual(b);
     }),
-    { numRuns: 500 },
+    { numRuns: 200 },
   );
 });
 

@@ -20,8 +20,8 @@ const TABLE_WORDS = 256 * WORDS;
 /** POLYVAL under one key at a time; reused, since its tables take 64 KiB. */
 export class Polyval implements PolyvalKernel {
   /** Entry `value` of table `position` begins at word (256 · position + value) · 4. */
-  readonly #tables = new Uint32Array(BLOCK_BYTES * TABLE_WORDS);
-  readonly #state = new Uint32Array(WORDS);
+  readonly #tables = new Int32Array(BLOCK_BYTES * TABLE_WORDS);
+  readonly #state = new Int32Array(WORDS);
 
   start(key: Uint8Array): void {
     assert(key.byteLength === BLOCK_BYTES, 'a POLYVAL key has 16 bytes');
@@ -52,7 +52,8 @@ export class Polyval implements PolyvalKernel {
   }
 
   decrypt(ciphertext: Uint8Array, keystream: Uint8Array, plain: Uint8Array): void {
-    for (let at = 0; at < plain.byteLength; at++) plain[at] = ciphertext[at]! ^ keystream[at]!;
+    const bytes = plain.byteLength; // Read once: the getter is a call a byte where Buffers and Uint8Arrays meet.
+    for (let at = 0; at < bytes; at++) plain[at] = ciphertext[at]! ^ keystream[at]!;
     this.#update(plain);
   }
 
@@ -69,18 +70,24 @@ export class Polyval implements PolyvalKernel {
 
   /** A last block that is not whole is padded with zeroes. */
   #update(data: Uint8Array): void {
-    const state = this.#state;
-    let [a, b, c, d] = [state[0]!, state[1]!, state[2]!, state[3]!];
     const whole = data.byteLength - (data.byteLength % BLOCK_BYTES);
+    this.#updateBlocks(data, whole);
+    if (whole === data.byteLength) return;
     const padded = new Uint8Array(BLOCK_BYTES);
     padded.set(data.subarray(whole));
+    this.#updateBlocks(padded, BLOCK_BYTES);
+  }
+
+  /** Adds the first `bytes` bytes, whole blocks. */
+  #updateBlocks(data: Uint8Array, bytes: number): void {
     const tables = this.#tables;
-    for (let at = 0; at < data.byteLength; at += BLOCK_BYTES) {
-      const [block, from] = at < whole ? [data, at] : [padded, 0];
-      const sum0 = a ^ readU32(block, from);
-      const sum1 = b ^ readU32(block, from + 4);
-      const sum2 = c ^ readU32(block, from + 8);
-      const sum3 = d ^ readU32(block, from + 12);
+    const state = this.#state;
+    let [a, b, c, d] = [state[0]!, state[1]!, state[2]!, state[3]!];
+    for (let at = 0; at < bytes; at += BLOCK_BYTES) {
+      const sum0 = a ^ readU32(data, at);
+      const sum1 = b ^ readU32(data, at + 4);
+      const sum2 = c ^ readU32(data, at + 8);
+      const sum3 = d ^ readU32(data, at + 12);
       a = b = c = d = 0;
       for (let byte = 0; byte < 4; byte++) {
         const shift = 8 * byte;
@@ -94,7 +101,10 @@ export class Polyval implements PolyvalKernel {
         d ^= tables[entry0 + 3]! ^ tables[entry1 + 3]! ^ tables[entry2 + 3]! ^ tables[entry3 + 3]!;
       }
     }
-    state.set([a, b, c, d]);
+    state[0] = a;
+    state[1] = b;
+    state[2] = c;
+    state[3] = d;
   }
 }
 

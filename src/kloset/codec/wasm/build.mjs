@@ -12,14 +12,14 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import asc from 'assemblyscript/asc';
 
 const folder = new URL('./', import.meta.url);
-const TABLES = 0x11000; // layout.as
+const TABLES = 0x21000; // layout.as
 
 let wasm;
 const { error, stderr } = await asc.main(
   [
     'kernels.ts',
     ...['--outFile', 'kernels.wasm', '--runtime', 'stub', '--enable', 'simd', '--memoryBase', String(TABLES)],
-    ...['--optimizeLevel', '3', '--shrinkLevel', '0', '--converge', '--noAssert', '--initialMemory', '2'],
+    ...['--optimizeLevel', '3', '--shrinkLevel', '0', '--converge', '--noAssert', '--initialMemory', '3'],
   ],
   {
     readFile: (name) => (name.includes('/') || !name.endsWith('.ts') ? null : readSource(name.replace(/ts$/, 'as'))),

@@ -27,7 +27,7 @@ interface WebAssemblyNamespace {
 const webAssembly = (globalThis as { readonly WebAssembly?: WebAssemblyNamespace }).WebAssembly;
 
 /** As in layout.as. */
-export const addresses = { polyvalState: 0x10000, blake3Key: 0x10040, blake3Digest: 0x10c00, data: 0x12000 } as const;
+export const addresses = { polyvalState: 0x20000, blake3Key: 0x20040, blake3Digest: 0x20c00, data: 0x22000 } as const;
 
 const PAGE_BYTES = 65536;
 /** What the kernels may touch behind a buffer: a vector less a byte, or BLAKE3's last block. */

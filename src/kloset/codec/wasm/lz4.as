@@ -69,7 +69,7 @@ export function decodeLz4Block(from: usize, fromEnd: usize, to: usize, toEnd: us
     } else {
       // The pattern repeats inside one vector; steps are whole repeats, so that it need not be turned.
       const pattern = i8x16.swizzle(v128.load(to - offset), v128.load(PATTERNS + 16 * offset));
-      const step = 16 - 16 % offset;
+      const step = <usize>16 - (<usize>16 % offset);
       for (; to < stop; to += step) v128.store(to, pattern);
     }
     to = stop;
