@@ -28,9 +28,14 @@ export function findLostFound(tree: SnapshotTree): number {
 
 /** The first child of a directory with that very name; -1 if there is none. */
 export function findChild(tree: SnapshotTree, directory: number, name: Uint8Array): number {
+  const { nameStart, nameBytes } = tree;
   const first = tree.firstChild[directory]!;
   for (let child = first; child < first + tree.childCount[directory]!; child++) {
-    if (Buffer.compare(entryName(tree, child), name) === 0) return child;
+    const start = nameStart[child]!;
+    if (nameStart[child + 1]! - start !== name.length) continue;
+    let same = 0;
+    while (same < name.length && nameBytes[start + same] === name[same]) same++;
+    if (same === name.length) return child;
   }
   return -1;
 }
@@ -136,16 +141,29 @@ export function nameTable(
 ): NameTable {
   const first = tree.firstChild[directory]!;
   const count = tree.childCount[directory]!;
-  const untouched = !addLostFound && !hasKeyBetween(renamed, first, first + count);
-  if (untouched) return { bytes: tree.nameBytes, start: tree.nameStart.subarray(first, first + count + 1), count };
+  const starts = tree.nameStart.subarray(first, first + count + 1);
+  if (!hasKeyBetween(renamed, first, first + count)) {
+    const { nameBytes } = tree;
+    return addLostFound ? withLostFound(nameBytes, starts) : { bytes: nameBytes, start: starts, count };
+  }
   const names: Uint8Array[] = [];
   for (let child = first; child < first + count; child++) names.push(renamed.get(child) ?? entryName(tree, child));
-  if (addLostFound) names.push(lostFoundName);
-  const start = new Float64Array(names.length + 1);
+  const bytes = Buffer.concat(names);
+  const start = new Float64Array(count + 1);
   names.forEach((name, i) => {
     start[i + 1] = start[i]! + name.length;
   });
-  return { bytes: Buffer.concat(names), start, count: names.length };
+  return addLostFound ? withLostFound(bytes, start) : { bytes, start, count };
+}
+
+/** A copy with one more name. The root can be large: bytes are copied as one piece. */
+function withLostFound(bytes: Uint8Array, starts: Float64Array): NameTable {
+  const from = starts[0]!;
+  const to = starts.at(-1)!;
+  const start = new Float64Array(starts.length + 1);
+  for (let i = 0; i < starts.length; i++) start[i] = starts[i]! - from;
+  start[starts.length] = to - from + lostFoundName.length;
+  return { bytes: Buffer.concat([bytes.subarray(from, to), lostFoundName]), start, count: starts.length };
 }
 
 function hasKeyBetween(map: ReadonlyMap<number, unknown>, from: number, to: number): boolean {

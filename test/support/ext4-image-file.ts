@@ -11,7 +11,7 @@ import { commandPath } from './requires.ts';
 const run = promisify(execFile);
 const zeroBlock = new Uint8Array(BLOCK_SIZE);
 
-/** Writes `image` to `path`; blocks of zeroes become holes. With `metadataOnly` the content of files, too. */
+/** Writes `image` to `path`; blocks of zeroes become holes, with `metadataOnly` the content of files, too. */
 export async function writeImage(
   image: Ext4Image,
   path: string,
@@ -20,16 +20,16 @@ export async function writeImage(
   const output = await open(path, 'w');
   try {
     await output.truncate(image.sizeBytes);
+    const { map, files } = image.layout.geometry;
+    const firstFile = map.toPhysical(files) * BLOCK_SIZE;
     for (const run of image.extents({ offset: 0, length: image.sizeBytes })) {
       if (run.zero) continue;
       for (let done = 0; done < run.length; ) {
         const at = run.offset + done;
         const { kind, blocks } = image.describe(at / BLOCK_SIZE);
-        const length = Math.min(
-          run.length - done,
-          metadataOnly ? blocks * BLOCK_SIZE : MiB,
-          metadataOnly && kind === 'file' ? Number.POSITIVE_INFINITY : MiB,
-        );
+        // From the first file on, whose content is to be left out, one run of one kind at a time.
+        const most = metadataOnly && at >= firstFile ? blocks * BLOCK_SIZE : Math.min(MiB, untilFirst(firstFile, at));
+        const length = Math.min(run.length - done, most);
         if (!(metadataOnly && kind === 'file')) await copyRange(image, output, at, length);
         done += length;
       }
@@ -37,6 +37,10 @@ export async function writeImage(
   } finally {
     await output.close();
   }
+}
+
+function untilFirst(firstFile: number, at: number): number {
+  return at < firstFile ? firstFile - at : Number.POSITIVE_INFINITY;
 }
 
 async function copyRange(image: Ext4Image, output: Awaited<ReturnType<typeof open>>, offset: number, length: number) {

@@ -1,0 +1,238 @@
+import { describe, expect, test } from 'vitest';
+import { UserError } from '../../../src/core/errors.ts';
+import { BLOCK_SIZE, GiB, MiB } from '../../../src/core/units.ts';
+import { Ext4Image } from '../../../src/ext4/image.ts';
+import type { LayoutRequest } from '../../../src/ext4/parameters.ts';
+import { planLayout, reopenLayout } from '../../../src/ext4/plan.ts';
+import { Ext4Reader } from '../../support/ext4-reader.ts';
+import { directory, file, makeTree, PatternContent, symlink, type TreeNode } from '../../support/ext4-tree.ts';
+
+const identity = { snapshotId: '0123456789abcdef'.repeat(4), createdSeconds: 1_750_000_000.9 };
+const small: LayoutRequest = { free: { bytes: MiB }, journalBlocks: 1024 };
+
+function planned(root: TreeNode, request: LayoutRequest = small) {
+  const tree = makeTree(root);
+  const layout = planLayout(tree, request, identity);
+  return { tree, layout, image: new Ext4Image(layout, new PatternContent(tree)) };
+}
+
+/** What the independent reader finds, and the kinds of warnings with counts and examples. */
+async function shown(root: TreeNode, request: LayoutRequest = small) {
+  const { layout, image } = planned(root, request);
+  const reader = new Ext4Reader(image);
+  await reader.open();
+  const warnings = layout.warnings.map(({ kind, count, example }) => [kind, count, example]);
+  return { entries: await reader.walk(), warnings };
+}
+
+describe('parameters', () => {
+  test('are complete, plain and the same every time', () => {
+    const first = planned(directory([['a', file(5)]])).layout.parameters;
+    expect(JSON.parse(JSON.stringify(first))).toEqual(first);
+    expect(planned(directory([['a', file(5)]])).layout.parameters).toEqual(first);
+    expect(first).toMatchObject({
+      layoutVersion: 1,
+      label: 'kloset-01234567',
+      path: '/',
+      createdSeconds: 1_750_000_000,
+    });
+  });
+
+  test('each one changes the made UUID, and an asked one stays', () => {
+    const uuidOf = (request: LayoutRequest) => planned(directory(), { ...small, ...request }).layout.parameters.uuid;
+    const uuids = [{}, { label: 'x' }, { owner: { uid: 1, gid: 2 } }, { modeMask: 0o777 }, { spareInodes: 7 }].map(
+      uuidOf,
+    );
+    expect(new Set(uuids).size).toBe(uuids.length);
+    expect(uuids[0]).toMatch(/^[0-9a-f]{8}-[0-9a-f]{4}-8[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$/);
+    expect(uuidOf({ uuid: 'ABCDEF01-2345-6789-abcd-ef0123456789' })).toBe('abcdef01-2345-6789-abcd-ef0123456789');
+  });
+
+  test('reopen the same layout, and refuse another version or tree', () => {
+    const { tree, layout } = planned(directory([['a', file(50_000)]]));
+    expect(reopenLayout(tree, layout.parameters)).toEqual(layout);
+    expect(() => reopenLayout(tree, { ...layout.parameters, layoutVersion: 2 })).toThrow(UserError);
+    const larger = makeTree(directory([['a', file(50 * MiB)]]));
+    expect(() => reopenLayout(larger, layout.parameters)).toThrow('made for another one');
+  });
+
+  test.each<[LayoutRequest, string]>([
+    [{ label: 'seventeen letters' }, 'label'],
+    [{ uuid: '1234' }, 'UUID'],
+    [{ owner: { uid: 2 ** 32 - 1, gid: 0 } }, 'owner'],
+    [{ owner: { uid: 0, gid: 1.5 } }, 'group'],
+    [{ modeMask: 0o10000 }, 'mode mask'],
+    [{ journalBlocks: 1023 }, 'journal'],
+    [{ free: { percent: -1 } }, 'free space'],
+    [{ sizeBytes: 100 }, 'size'],
+    [{ sizeBytes: MiB }, 'at least'],
+    [{ sizeBytes: 64 * MiB, spareInodes: 1_000_000 }, 'at least'],
+  ])('%j is refused', (request, named) => {
+    expect(() => planned(directory(), request)).toThrow(UserError);
+    expect(() => planned(directory(), request)).toThrow(named);
+  });
+});
+
+describe('size', () => {
+  test('is a quarter more than what is used, and at least 1 GiB', () => {
+    const { usedBlocks, totalBlocks } = planned(directory(), {}).layout.geometry;
+    expect(totalBlocks - usedBlocks).toBe(GiB / BLOCK_SIZE);
+    const large = planned(directory([['a', file(10 * GiB)]]), {}).layout.geometry;
+    expect(large.totalBlocks - large.usedBlocks).toBe(Math.ceil(large.usedBlocks / 4));
+  });
+
+  test('is what was asked for, whole blocks', () => {
+    expect(planned(directory(), { sizeBytes: 10 * GiB + 5000 }).image.sizeBytes).toBe(10 * GiB + 4096);
+  });
+
+  test('the least size named by the refusal is enough, and one block less is not', () => {
+    const root = directory([['a', file(300 * MiB)]]);
+    const refusal = (sizeBytes: number) => {
+      try {
+        planned(root, { sizeBytes });
+        return undefined;
+      } catch (error) {
+        return Number(/at least (\d+) bytes/.exec((error as Error).message)?.[1]);
+      }
+    };
+    const least = refusal(100 * MiB)!;
+    expect(refusal(least)).toBeUndefined();
+    expect(refusal(least - BLOCK_SIZE)).toBe(least);
+  });
+
+  test('millions of spare inodes make room for themselves', () => {
+    const { geometry, lastInode } = planned(directory(), { spareInodes: 3_000_000, free: { bytes: 0 } }).layout;
+    expect(geometry.inodesPerGroup * geometry.groupCount - lastInode).toBeGreaterThanOrEqual(3_000_000);
+  });
+});
+
+describe('lost+found', () => {
+  const owned = { uid: 26, gid: 27 };
+
+  test('is added with the owner of the root', async () => {
+    const { entries, warnings } = await shown(directory([['a', file()]], owned));
+    expect(entries.get('lost+found')).toMatchObject({
+      inode: 11,
+      mode: 0o40700,
+      uid: 26,
+      gid: 27,
+      size: 16_384,
+      links: 2,
+    });
+    expect(entries.get('')?.links).toBe(3);
+    expect(warnings).toEqual([]);
+  });
+
+  test('of the snapshot stays as it is', async () => {
+    const { entries } = await shown(directory([['lost+found', directory([['#12', file()]], { mode: 0o750 })]], owned));
+    expect(entries.get('lost+found')).toMatchObject({ inode: 11, mode: 0o40750, uid: 0, links: 2 });
+    expect(entries.has('lost+found/#12')).toBe(true);
+  });
+
+  test('that is a file gets another name', async () => {
+    const { entries, warnings } = await shown(
+      directory([
+        ['lost+found', file(7)],
+        ['lost+found~2', file(8)],
+      ]),
+    );
+    expect(entries.get('lost+found~3')?.size).toBe(7);
+    expect(entries.get('lost+found~2')?.size).toBe(8);
+    expect(entries.get('lost+found')?.mode).toBe(0o40700);
+    expect(warnings).toEqual([['lost-found-renamed', 1, '/lost+found']]);
+  });
+});
+
+describe('what cannot be shown is said', () => {
+  test('names', async () => {
+    const names = ['', '.', '..', 'a/b', 'a\0b', 'n'.repeat(256), 'n'.repeat(300), 'same', 'same', 'same', 'same~2'];
+    const { entries, warnings } = await shown(directory(names.map((name, i) => [name, file(i)])));
+    const [, , ...found] = [...entries].map(([name, { size }]) => [name, size]).sort();
+    expect(found).toEqual([
+      ['__', 2],
+      ['_~2', 1],
+      ['a_b', 4],
+      ['a_b~2', 3],
+      ['lost+found', 16_384],
+      ['n'.repeat(255), 5],
+      [`${'n'.repeat(253)}~2`, 6],
+      ['same', 7],
+      ['same~2', 10],
+      ['same~3', 8],
+      ['same~4', 9],
+    ]);
+    expect(entries.get('_')?.size).toBe(0);
+    expect(warnings).toEqual([
+      ['name-invalid', 7, '/'],
+      ['name-duplicate', 2, '/same'],
+    ]);
+  });
+
+  test('times, owners, device numbers, targets', async () => {
+    const { entries, warnings } = await shown(
+      directory([
+        ['after', file(0, { mtime: [2 ** 34 - 2 ** 31, 5] })],
+        ['before', file(0, { mtime: [-(2 ** 31) - 1, 5] })],
+        ['device', { type: 'blockDevice' }],
+        ['empty', symlink('')],
+        ['long', symlink('x'.repeat(4096))],
+        ['nobody', file(0, { uid: 2 ** 32 - 1, gid: 2 ** 40 })],
+      ]),
+    );
+    expect(entries.get('after')).toMatchObject({ seconds: 2 ** 34 - 2 ** 31 - 1, nanoseconds: 0 });
+    expect(entries.get('before')).toMatchObject({ seconds: -(2 ** 31), nanoseconds: 0 });
+    expect(entries.get('empty')?.target?.toString()).toBe('(empty symlink target)');
+    expect(entries.get('long')?.target?.toString()).toBe('(symlink target too long)');
+    expect(entries.get('nobody')).toMatchObject({ uid: 65_534, gid: 65_534 });
+    expect(warnings).toEqual([
+      ['device-number-unknown', 1, '/device'],
+      ['time-clamped', 2, '/after'],
+      ['owner-too-large', 1, '/nobody'],
+      ['link-target-unshowable', 2, '/empty'],
+    ]);
+  });
+});
+
+describe('owner and mode', () => {
+  test('are mapped for every entry', async () => {
+    const root = directory([['d', directory([['f', file(0, { uid: 5, mode: 0o6755 })]], { uid: 6 })]], { uid: 7 });
+    const { entries } = await shown(root, { ...small, owner: { uid: 70_000, gid: 80_000 }, modeMask: 0o777 });
+    for (const { uid, gid } of entries.values()) expect([uid, gid]).toEqual([70_000, 80_000]);
+    expect(entries.get('d/f')?.mode).toBe(0o100755);
+  });
+});
+
+describe('a PostgreSQL data directory', () => {
+  const version = file(3, { uid: 26, gid: 27, mode: 0o600, mtime: [1_700_000_123, 456] });
+  const inside = (): TreeNode['children'] => [
+    ['PG_VERSION', version],
+    ['global', directory([['pg_control', file(8192)]])],
+  ];
+
+  test.each([
+    ['another owner', { uid: 0, mode: 0o750 }],
+    ['a mode for everyone', { uid: 26, mode: 0o755 }],
+  ])('whose root has %s gets a private root that looks like PG_VERSION', async (_, root) => {
+    const { entries, warnings } = await shown(directory(inside(), { ...root, mtime: [0, 0] }));
+    expect(entries.get('')).toMatchObject({
+      mode: 0o40700,
+      uid: 26,
+      gid: 27,
+      seconds: 1_700_000_123,
+      nanoseconds: 456,
+    });
+    expect(entries.get('lost+found')).toMatchObject({ uid: 26, gid: 27 });
+    expect(warnings).toEqual([['data-directory-root', 1, '/']]);
+  });
+
+  test.each([0o700, 0o750])('whose root is right (mode %o) stays as it is', async (mode) => {
+    const { entries, warnings } = await shown(directory(inside(), { uid: 26, gid: 99, mode, mtime: [5, 6] }));
+    expect(entries.get('')).toMatchObject({ mode: 0o40000 + mode, uid: 26, gid: 99, seconds: 5 });
+    expect(warnings).toEqual([]);
+  });
+
+  test('is only one with global/pg_control', async () => {
+    const { entries } = await shown(directory([['PG_VERSION', version]], { mode: 0o755 }));
+    expect(entries.get('')).toMatchObject({ mode: 0o40755, uid: 0 });
+  });
+});
