@@ -5,7 +5,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { ReadableDevice } from '../core/device.ts';
-import { exitCodes, KlosetNbdError, UserError } from '../core/errors.ts';
+import { assert, exitCodes, KlosetNbdError, UserError } from '../core/errors.ts';
 import { type Log, silentLog } from '../core/log.ts';
 import { type DirectoryLock, lockDirectory } from './directory-lock.ts';
 import { errorCode, nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
@@ -48,7 +48,8 @@ export class DirectoryOverlays {
   readonly #lock: DirectoryLock;
   readonly #fileSystem: OverlayFileSystem;
   readonly #log: Log;
-  readonly #open = new Set<OverlayDevice>();
+  /** By export key. Closed ones stay until they are opened again. */
+  readonly #open = new Map<string, OverlayDevice>();
 
   private constructor(directory: string, lock: DirectoryLock, { log, fileSystem }: Required<DirectoryOverlaysOptions>) {
     this.#directory = directory;
@@ -86,16 +87,20 @@ export class DirectoryOverlays {
   /**
    * Opens the overlay of an export over `base`, or makes it. Borrows `base`. Rejects with UserError if it belongs to
    * another snapshot or layout, naming both. A damaged overlay opens read-only: see the device's `readOnlyReason`.
+   * An export is opened once at a time; one that is being closed is waited for.
    */
   async openDevice(exportKey: string, base: ReadableDevice, identity: OverlayIdentity): Promise<OverlayDevice> {
     const directory = join(this.#directory, exportDirectoryName(exportKey));
+    const former = this.#open.get(exportKey);
+    assert(former === undefined || former.closing, 'an overlay has one device at a time');
     try {
+      await former?.close();
       const metadata =
         (await readMetadata(this.#fileSystem, directory)) ??
         (await this.#make(directory, { exportKey, identity, sizeBytes: base.sizeBytes }));
       assertBelongsTogether(directory, metadata, { identity, sizeBytes: base.sizeBytes });
       const device = await openLogDevice(directory, metadata, base, { fileSystem: this.#fileSystem, log: this.#log });
-      this.#open.add(device);
+      this.#open.set(exportKey, device);
       return device;
     } catch (cause) {
       throw asUserError(`cannot open the overlay ${directory}`, cause);
@@ -104,7 +109,7 @@ export class DirectoryOverlays {
 
   /** Closes all devices, then gives the directory back. Rejects if one of them could not be made durable. */
   async close(): Promise<void> {
-    const results = await Promise.allSettled([...this.#open].map((device) => device.close()));
+    const results = await Promise.allSettled([...this.#open.values()].map((device) => device.close()));
     this.#open.clear();
     await this.#lock.release();
     for (const result of results) if (result.status === 'rejected') throw result.reason;

@@ -51,6 +51,11 @@ export class OverlayDevice implements BlockDevice {
     return this.#store.readOnlyReason;
   }
 
+  /** Whether `close` has been called. */
+  get closing(): boolean {
+    return this.#closing !== undefined;
+  }
+
   stats(): OverlayStats {
     return this.#store.stats();
   }
