@@ -2,7 +2,7 @@
 import { constants as bufferConstants } from 'node:buffer';
 import zlib from 'node:zlib';
 import { CorruptStoreError, UnsupportedError } from '../../core/errors.ts';
-import { GiB, KiB } from '../../core/units.ts';
+import { GiB, KiB, MiB } from '../../core/units.ts';
 import type { Kernels } from './kernels.ts';
 import { decodeLz4Frame, decodeLz4FrameInto } from './lz4-frame.ts';
 import { readZstdFrame } from './zstd-frame.ts';
@@ -117,6 +117,9 @@ async function createZstddec(): Promise<OneShot> {
   };
 }
 
+/** The first buffer at most, bytes: a stream may lie about its length. Anything longer is joined from several. */
+const FIRST_BUFFER_BYTES_MAX = 64 * MiB;
+
 /**
  * Runs a one-shot decompressor whose first buffer takes the expected bytes at once: growing buffers and joining them
  * costs a third more. One byte above the expected makes it notice the end without another round, and shows excess.
@@ -129,7 +132,7 @@ function runOneShot(
   let plain: Uint8Array;
   try {
     plain = run(stream, {
-      chunkSize: Math.max(bytesExpected + 1, 1 * KiB),
+      chunkSize: Math.min(Math.max(bytesExpected + 1, 1 * KiB), FIRST_BUFFER_BYTES_MAX),
       maxOutputLength: Math.min(plainBytesMax + 1, bufferConstants.MAX_LENGTH),
     });
   } catch (error) {

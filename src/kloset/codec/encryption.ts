@@ -39,7 +39,7 @@ export interface Decryptor {
 /** Throws UnsupportedError for algorithms and segment sizes that are not read. */
 export function createDecryptor(parameters: EncryptionParameters, kernels: Kernels): Decryptor {
   const { subKeyAlgorithm, segmentBytes, key } = parameters;
-  if (parameters.dataAlgorithm !== 'AES256-GCM-SIV' || !(subKeyAlgorithm in wrappedBytes)) {
+  if (parameters.dataAlgorithm !== 'AES256-GCM-SIV' || !Object.hasOwn(wrappedBytes, subKeyAlgorithm)) {
     throw new UnsupportedError(`encryption ${parameters.dataAlgorithm} with subkeys ${subKeyAlgorithm} is not read`);
   }
   if (!Number.isSafeInteger(segmentBytes) || segmentBytes < 1) {

@@ -126,6 +126,10 @@ describe('GZIP', () => {
     const gzip = await createDecompressor('GZIP', createTypescriptKernels());
     const stream = gzipSync(Buffer.from('x'));
     stream.writeUInt32LE(0xffffffff, stream.byteLength - 4);
+    const long = Buffer.concat([gzipSync(randomBytesOf(4, 1 * MiB)).subarray(0, -4), Buffer.alloc(4, 0xff)]);
+    const before = process.memoryUsage().arrayBuffers;
+    expect(() => gzip.decompress(long, 4096 * MiB)).toThrow(CorruptStoreError);
+    expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(100 * MiB);
     expect(() => gzip.decompress(stream, 1024 * MiB)).toThrow(CorruptStoreError);
   });
 });
