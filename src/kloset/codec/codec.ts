@@ -32,7 +32,8 @@ export interface Codec {
   /**
    * Decrypts and decompresses a value whose plain length is not recorded, checksums inside the compressed stream
    * included: some values (snapshot headers) have no MAC of their own. The result is a fresh buffer of at most
-   * `plainBytesMax` bytes, and no more than that is ever allocated for it. Throws CorruptStoreError.
+   * `plainBytesMax` bytes; while it is made, at most that much again and scratch as long as `stored` are allocated,
+   * whatever the stream claims. Throws CorruptStoreError.
    */
   decode(stored: Uint8Array, plainBytesMax: number): Uint8Array;
   /** The store's 32-byte MAC over plain bytes, a fresh buffer. */
