@@ -130,6 +130,17 @@ describe.skipIf(need.missing)(need.title('directories'), () => {
     expect(await compareDevice(image, expectTree(tree))).toEqual([]);
   });
 
+  test.each([5, 300])('whose names had to change, %i of them', async (count) => {
+    const odd = ['', '.', '..', 'a/b', 'n'.repeat(300), 'lost+found', 'entry number 3', 'entry number 4'];
+    const names = [...numbered(count, () => file()), ...odd.map((name) => [name, file()] as const)];
+    const image = imageOf(makeTree(directory([...names, ['below', directory(names)]])), tight);
+    await judge(image);
+    const entries = await (await readerOf(image)).walk();
+    // Twice all names, the directory between them, the root, and the added lost+found.
+    expect(entries.size).toBe(2 * names.length + 3);
+    expect(entries.get('below/lost+found')?.mode).toBe(0o100644);
+  });
+
   test('with more sub-directories than can be counted', async () => {
     const linksOf = async (image: Ext4Image) => (await (await readerOf(image)).inode(12)).links;
     const parentOf = (count: number) => makeTree(directory([['many', directory(numbered(count, () => directory()))]]));
