@@ -1,0 +1,33 @@
+/** Bounds and defaults of reading a store over a network; each with its unit and reason. */
+import { KiB, MiB } from '../core/units.ts';
+
+/** Requests to a store under way at once; `--fetch-concurrency`. Enough to hide 30 ms of latency, polite to a server. */
+export const FETCH_CONCURRENCY_DEFAULT = 16;
+
+/** How long a read keeps trying before it fails, milliseconds; `--fetch-timeout`. Kernels give up on a disk later than that. */
+export const FETCH_TIMEOUT_MS_DEFAULT = 60_000;
+
+/** One attempt at a range, milliseconds: three fit the budget, and 8 MiB arrive in one at 3.5 Mbit/s. */
+export const REQUEST_TIMEOUT_MS = 20_000;
+
+/** No byte for this long, milliseconds, and a request counts as stalled: servers of cold storage take seconds. */
+export const STALL_TIMEOUT_MS = 10_000;
+
+/** Attempts at something that ends too early: it may be the way, a few times; then it is the store. */
+export const SHORT_READ_ATTEMPTS_MAX = 3;
+
+/** Pause before the second attempt, milliseconds; doubled for each further one up to the maximum. */
+export const BACKOFF_MS_FIRST = 100;
+export const BACKOFF_MS_MAX = 5_000;
+
+/** Answer to a listing, bytes: 67 a resource make it two million packfiles, more than 100 TiB of store. */
+export const LISTING_BYTES_MAX = 128 * MiB;
+
+/** Keys listed below a prefix of an object store, for the same reason. */
+export const LISTING_KEYS_MAX = 4_000_000;
+
+/** What is read of an error's text, bytes. */
+export const ERROR_TEXT_BYTES_MAX = 4 * KiB;
+
+/** plakar's configuration file, bytes: hundreds of stores take some 100 KiB. */
+export const PLAKAR_CONFIG_BYTES_MAX = 4 * MiB;

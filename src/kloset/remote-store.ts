@@ -1,0 +1,41 @@
+/** What reading over a network adds to KlosetStore: errors that say whether to try again, and reads that can be stopped. */
+import { type ErrorDetails, StoreUnavailableError } from '../core/errors.ts';
+import type { KlosetStore, ResourceKind } from './store.ts';
+
+export interface ReadOptions {
+  /** Stops the read: it rejects soon after, and touches `target` no more from then on. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** A KlosetStore whose reads can be stopped. One that reads a local disk may ignore the signal: its reads do not stall. */
+export interface StoppableStore extends KlosetStore {
+  readConfig(options?: ReadOptions): Promise<Uint8Array>;
+  list(kind: ResourceKind, options?: ReadOptions): Promise<string[]>;
+  readState(id: string, options?: ReadOptions): Promise<Uint8Array>;
+  readPackfile(id: string, offset: number, target: Uint8Array, options?: ReadOptions): Promise<void>;
+}
+
+interface Extras {
+  readonly details?: ErrorDetails;
+  readonly cause?: unknown;
+}
+
+/** The store did not answer, or not whole, in a way that can pass: reset, stall, throttling, an error of the server. */
+export class TransientStoreError extends StoreUnavailableError {
+  /** Milliseconds the server asked to wait. */
+  readonly retryAfterMs: number | undefined;
+
+  constructor(
+    message: string,
+    { retryAfterMs, ...extras }: Extras & { readonly retryAfterMs?: number | undefined } = {},
+  ) {
+    super(message, extras);
+    this.retryAfterMs = retryAfterMs;
+  }
+}
+
+/** The store answers, and does not hold the resource, or no longer: maintenance may have taken it away. */
+export class MissingResourceError extends StoreUnavailableError {}
+
+/** Names of resources as they stand in paths and keys: exactly 64 lower-case hex digits (kloset-format 2.1). */
+export const RESOURCE_ID_PATTERN = /^[0-9a-f]{64}$/;
