@@ -4,8 +4,8 @@
  *
  *   stdout ──> fill chunk n+1 ──> (n verified and handed out?) ──> verify n+1 ──> hand out n+1 ──> …
  *
- * Chunk n is verified and written to the spool while n+1 arrives: two chunks of a stream are in memory at once. Nothing
- * is read ahead of that; a child that is faster than we are blocks on its pipe.
+ * While chunks are kept, chunk n is verified and written to the spool while n+1 arrives: two chunks of a stream are in
+ * memory at once. Nothing is read ahead of that; a child that is faster than we are blocks on its pipe.
  *
  * The last chunk waits for the proof that the output ends there: end of file and exit code 0. Too much output, or an
  * error after the last byte, thus fails the file although each of its chunks was right: program and chunk table
@@ -26,7 +26,7 @@ export interface CatFailure {
   readonly chunkIndex: number;
   /** What happened, as a clause: no subject, no secrets. */
   readonly reason: string;
-  /** `corrupt`: wrong, missing or surplus bytes. `unavailable`: the program did not do its work. */
+  /** `corrupt`: wrong, missing or surplus bytes although all seemed well. `unavailable`: the program says or shows that it failed. */
   readonly kind: 'corrupt' | 'unavailable';
   /** Any other file would fail the same way. */
   readonly storeWide: boolean;
@@ -46,6 +46,8 @@ export interface CatStreamOptions {
    * `false` ends the stream.
    */
   readonly mayRead: (fileIndex: number, chunkIndex: number) => Promise<boolean>;
+  /** Whether a chunk may be read before the one ahead of it has been handed out. */
+  readonly mayOverlap: () => boolean;
   /** A chunk has passed. The chunk behind the next one is not read before this settles. Must not reject. */
   readonly passed: (fileIndex: number, chunkIndex: number, bytes: Uint8Array) => Promise<void>;
 }
@@ -119,6 +121,8 @@ export class CatStream {
 
   async #cut(): Promise<void> {
     for (const place of places(this.#options.files)) {
+      // Read too far, a chunk would pass before somebody asks for it.
+      if (!this.#options.mayOverlap()) await this.#settling;
       if (!(await this.#options.mayRead(place.fileIndex, place.chunkIndex))) this.stop();
       if (this.#stopped) throw new InterruptedError();
       const bytes = await this.#fill(place);
@@ -196,10 +200,7 @@ export class CatStream {
       fileIndex: place.fileIndex,
       chunkIndex: place.chunkIndex,
       reason: `${[what[trouble], ...(ending === undefined ? [] : [ending.reason])].join('; ')}${words(said)}`,
-      kind:
-        trouble === 'mismatch' || (ending === undefined && (trouble === 'short' || trouble === 'surplus'))
-          ? 'corrupt'
-          : 'unavailable',
+      kind: ending === undefined && ['mismatch', 'short', 'surplus'].includes(trouble) ? 'corrupt' : 'unavailable',
       storeWide: ending?.storeWide ?? false,
       retriable: trouble !== 'idle' && trouble !== 'check' && ending?.storeWide !== true,
       cause,

@@ -1,4 +1,4 @@
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { CorruptStoreError, StoreUnavailableError } from '../../../src/core/errors.ts';
 import { MiB } from '../../../src/core/units.ts';
 import { PlakarCatChunkStore } from '../../../src/source/plakar-cat-chunk-store.ts';
@@ -16,7 +16,10 @@ import { Cleanup, temporaryFolder } from '../../support/fixtures.ts';
 
 // The store is closed before the fake, whose children it ends.
 const cleanup = new Cleanup();
-afterEach(() => cleanup.run());
+afterEach(() => {
+  vi.useRealTimers();
+  return cleanup.run();
+});
 
 async function setUp({
   bytesMax,
@@ -30,7 +33,7 @@ async function setUp({
     decoder: testDecoder,
     log,
     spool: { directory: temporaryFolder(cleanup), bytesMax },
-    idleTimeoutMs: 30_000,
+    killGraceMs: 20_000,
     retryPauseMs: 1000,
     now: () => clock.nowMs,
     ...options,
@@ -52,6 +55,23 @@ async function errorOf(promise: Promise<unknown>): Promise<Error> {
 /** Reads still being waited for when a test ends are rejected by close(). */
 function leave(promise: Promise<unknown>): void {
   promise.catch(() => undefined);
+}
+
+/** From now on time passes only as told. To be called before anything is read. */
+function stopTime() {
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  return {
+    /** Lets time pass once somebody waits for it, and what has happened is dealt with. */
+    async pass(ms: number): Promise<void> {
+      for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+      await turnsUntil(() => vi.getTimerCount() > 0);
+      vi.advanceTimersByTime(ms);
+    },
+  };
+}
+
+async function turnsUntil(condition: () => boolean): Promise<void> {
+  while (!condition()) await new Promise(setImmediate);
 }
 
 const small = (name: string) => fakeFile(`/${name}`, [`content of ${name}`]);
@@ -184,8 +204,13 @@ describe('the order of streams', () => {
   test('keeps to the bound of processes', async () => {
     const { fake, store } = await setUp({ concurrency: 2 });
     const files = Array.from({ length: 6 }, (_, index) => fakeLongFile(`/file ${index}`, 2, MiB));
-    fake.serve(files);
-    await Promise.all(files.map((file) => store.get(file.chunk(1))));
+    const contents = new Map(files.map((file) => [file.operand, file.content]));
+    const reads = files.map((file) => store.get(file.chunk(1)));
+    for (let pair = 0; pair < 3; pair++) {
+      const children = [await fake.next(), await fake.next()];
+      await Promise.all(children.map((child) => child.finish(contents.get(child.operands[0]!)!)));
+    }
+    await Promise.all(reads);
     expect(fake.children).toHaveLength(6);
     expect(fake.aliveMax).toBe(2);
   });
@@ -441,7 +466,8 @@ describe('a child that fails', () => {
   });
 
   test('by hanging, is given up after the time-out and not tried again at once', async () => {
-    const { fake, store } = await setUp({ idleTimeoutMs: 300, killGraceMs: 50 });
+    const time = stopTime();
+    const { fake, store } = await setUp({ idleTimeoutMs: 60_000, killGraceMs: 2000 });
     const file = fakeLongFile('/long', 3, 1000);
     const head = store.get(file.chunk(0));
     const failed = errorOf(store.get(file.chunk(2)));
@@ -449,27 +475,40 @@ describe('a child that fails', () => {
     await child.ignoreTermination();
     await child.write(file.bytesOf(0));
     expect(await head).toEqual(file.bytesOf(0));
+    await time.pass(60_000);
+    await child.terminated;
+    await time.pass(2000);
     const error = await failed;
     expect(error).toBeInstanceOf(StoreUnavailableError);
-    expect(error.message).toContain('chunk 2 of 3: plakar cat gave nothing for 0.3 s');
-    await child.terminated;
+    expect(error.message).toContain('chunk 2 of 3: plakar cat gave nothing for 60 s');
     await child.gone;
     expect(fake.children).toHaveLength(1);
   });
 
   test('by hanging after the last byte, too', async () => {
-    const { fake, store } = await setUp({ idleTimeoutMs: 300, killGraceMs: 50 });
+    const time = stopTime();
+    const { fake, store } = await setUp({ idleTimeoutMs: 60_000 });
     const file = small('file');
     const failed = errorOf(store.get(file.chunk(0)));
     const child = await fake.next();
     await child.write(file.content);
     await child.closeOutput();
-    expect((await failed).message).toContain('gave nothing for 0.3 s');
+    await turnsUntil(() => store.counters.decodedBytes === file.content.byteLength);
+    await time.pass(60_000);
+    expect((await failed).message).toContain('plakar cat gave nothing for 60 s');
     await child.gone;
   });
 });
 
 describe('when nothing more is kept', () => {
+  /** The limit is known to be reached once a chunk was refused. */
+  async function fillSpool(fake: FakePlakar, store: PlakarCatChunkStore): Promise<void> {
+    const filler = small('filler');
+    const filled = store.get(filler.chunk(0));
+    await (await fake.next()).finish(filler.content);
+    await filled;
+  }
+
   test('a stream waits for its reader, and starts over only for what has passed', async () => {
     const { fake, store, log } = await setUp({ bytesMax: 1000 });
     const file = fakeLongFile('/long', 6, 1000);
@@ -486,14 +525,35 @@ describe('when nothing more is kept', () => {
     expect(log.messages('warn')).toHaveLength(1);
   });
 
+  test('no chunk passes before it is asked for, however slow the reader', async () => {
+    const { fake, store } = await setUp({ bytesMax: 0 });
+    await fillSpool(fake, store);
+    const file = fakeLongFile('/long', 4, 1000);
+    const head = store.get(file.chunk(0));
+    const child = await fake.next();
+    await child.write(file.content);
+    await head;
+    for (const index of [1, 2]) {
+      // All output is there: what would be read ahead is read in these turns of the event loop.
+      for (let turn = 0; turn < 50; turn++) await new Promise(setImmediate);
+      expect(store.counters.chunksFetched).toBe(1 + index);
+      expect(await store.get(file.chunk(index))).toEqual(file.bytesOf(index));
+    }
+    expect(fake.startsOf(file)).toBe(1);
+  });
+
   test('a stream whose reader does not come back is ended', async () => {
-    const { fake, store } = await setUp({ bytesMax: 0, idleTimeoutMs: 300, killGraceMs: 50 });
+    const time = stopTime();
+    const { fake, store } = await setUp({ bytesMax: 0, idleTimeoutMs: 60_000 });
+    await fillSpool(fake, store);
     const file = fakeLongFile('/long', 6, 1000);
     const got = store.get(file.chunk(0));
     const child = await fake.next();
     await child.write(file.content.subarray(0, 3000));
     await got;
+    await time.pass(60_000);
     await child.gone;
+    vi.useRealTimers();
     const again = store.get(file.chunk(0));
     await (await fake.next()).finish(file.content);
     expect(await again).toEqual(file.bytesOf(0));
