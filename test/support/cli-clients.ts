@@ -53,16 +53,27 @@ async function listWith(...args: readonly string[]): Promise<readonly ExportInfo
 }
 
 /**
- * Runs Python statements with libnbd's handle `h` connected to `uri`; resolves to what they print. Needs
- * requires('nbdsh').
+ * Runs Python statements in nbdsh, with libnbd's handle `h` connected to `uri`; resolves to what they print. Needs
+ * requires('python3-libnbd').
  */
 export async function nbdsh(uri: string, code: string): Promise<string> {
-  return (await mustRun(commandPath('nbdsh'), ['-u', uri, '-c', code])).trim();
+  return (await mustRun(python(), nbdshArguments(uri, code))).trim();
 }
 
 /** As `nbdsh`, for statements that may fail. */
 export function tryNbdsh(uri: string, code: string): Promise<ProcessResult> {
-  return run(commandPath('nbdsh'), ['-u', uri, '-c', code]);
+  return run(python(), nbdshArguments(uri, code));
+}
+
+/** What the command nbdsh runs, which itself takes any python3 on PATH, with the module or without. */
+function nbdshArguments(uri: string, code: string): readonly string[] {
+  return ['-m', 'nbd', '-u', uri, '-c', code];
+}
+
+function python(): string {
+  const path = findPythonWithLibnbd();
+  if (path === undefined) throw new Error("the test lacks a requires('python3-libnbd')");
+  return path;
 }
 
 export interface DeviceComparison {
@@ -76,5 +87,5 @@ export interface DeviceComparison {
 /** Compares every block of an export with an image file. Needs requires('python3-libnbd'). */
 export async function compareWithImage(uri: string, image: string): Promise<DeviceComparison> {
   const script = join(projectRoot, 'test/e2e/compare-device.py');
-  return JSON.parse(await mustRun(findPythonWithLibnbd() ?? 'python3', [script, uri, image]));
+  return JSON.parse(await mustRun(python(), [script, uri, image]));
 }

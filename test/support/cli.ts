@@ -58,7 +58,7 @@ export interface RunningServer {
   readonly pid: number;
   /** The lines of the log so far. */
   readonly log: readonly LogLine[];
-  /** Resolves with the first line of the log, past or future, that `matches`; rejects if the server ends without one. */
+  /** Resolves with the first line of the log, past or future, that `matches`; rejects with ServerEndedError if there is none. */
   waitForLog(matches: (line: LogLine) => boolean): Promise<LogLine>;
   kill(signal: NodeJS.Signals): void;
   /** How it ended; `stop` and `kill` make it. */
@@ -67,9 +67,20 @@ export interface RunningServer {
   stop(): Promise<ProcessResult>;
 }
 
+/** A server ended where it should have gone on: its message is all it said. */
+export class ServerEndedError extends Error {
+  readonly result: ProcessResult;
+
+  constructor(missing: string, result: ProcessResult) {
+    super(`the server ended without ${missing}:\n${result.stdout}\n${result.stderr}`);
+    this.name = 'ServerEndedError';
+    this.result = result;
+  }
+}
+
 /**
  * Starts `kloset-nbd serve ARGS…` and waits for its ready lines. Without `--listen` among the arguments it listens on a
- * free port of the loopback address. Rejects, with all it said, if it ends before it is ready.
+ * free port of the loopback address. Rejects with ServerEndedError if it ends before it is ready.
  */
 export async function startServer(
   cleanup: Cleanup,
@@ -140,21 +151,21 @@ function watch(child: PipedChild) {
         .on('close', resolve);
     });
   const streams = Promise.all([collect(child.stdout, stdout), collect(child.stderr, stderr)]);
-  let hasEnded = false;
+  let result: ProcessResult | undefined;
   const ended = Promise.all([endOf(child), streams]).then(([end]): ProcessResult => {
-    hasEnded = true;
+    result = { ...end, stdout: stdout.join('\n'), stderr: stderr.join('\n') };
     notify();
-    return { ...end, stdout: stdout.join('\n'), stderr: stderr.join('\n') };
+    return result;
   });
   /** Resolves once `find` finds something; looks again after every line. */
   const until = <T>(what: string, find: () => T | undefined) =>
     new Promise<T>((resolve, reject) => {
       const look = () => {
         const found = find();
-        if (found === undefined && !hasEnded) return;
+        if (found === undefined && result === undefined) return;
         watchers.delete(look);
         if (found !== undefined) resolve(found);
-        else reject(new Error(`the server ended without ${what}:\n${[...stdout, ...stderr].join('\n')}`));
+        else reject(new ServerEndedError(what, result!));
       };
       watchers.add(look);
       look();

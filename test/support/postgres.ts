@@ -1,8 +1,11 @@
 /** PostgreSQL 15 on a mounted PGDATA, run as the user postgres, reached through a socket in a temporary folder. */
-import { execFileSync } from 'node:child_process';
-import { chownSync, readFileSync } from 'node:fs';
+import { execFileSync, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chownSync } from 'node:fs';
 import { join } from 'node:path';
-import { mustRun, type RunOptions, run } from './cli.ts';
+import { createInterface } from 'node:readline';
+import type { Readable } from 'node:stream';
+import { mustRun, type RunOptions } from './cli.ts';
 import { type Cleanup, temporaryFolder } from './fixtures.ts';
 import { findPostgres15, type Need } from './requires.ts';
 
@@ -16,6 +19,9 @@ export interface RunningPostgres {
   stop(mode?: 'fast' | 'immediate'): Promise<void>;
 }
 
+/** What the server says once it takes connections. */
+const READY = 'database system is ready to accept connections';
+
 /** Starts the server and waits until it answers; rejects with its log if it does not start. */
 export async function startPostgres(cleanup: Cleanup, dataFolder: string): Promise<RunningPostgres> {
   const programs = findPostgres15();
@@ -23,26 +29,21 @@ export async function startPostgres(cleanup: Cleanup, dataFolder: string): Promi
   const user = postgresUser();
   const folder = temporaryFolder(cleanup);
   chownSync(folder, user.uid, user.gid);
-  const logFile = join(folder, 'log');
   const asPostgres: RunOptions = { ...user, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C' } };
-  const pgCtl = (...args: readonly string[]) =>
-    mustRun(join(programs, 'pg_ctl'), ['--pgdata', dataFolder, ...args], asPostgres);
-  const settings = `-c listen_addresses= -c unix_socket_directories=${folder} -p 5432`;
-
-  let stopped = false;
+  const settings = ['listen_addresses=', `unix_socket_directories=${folder}`, 'port=5432', 'logging_collector=off'];
+  // A child, not a daemon of pg_ctl's: its end is seen, and its process id is free again, which a restart looks at.
+  const server = spawn(
+    join(programs, 'postgres'),
+    ['-D', dataFolder, ...settings.flatMap((setting) => ['-c', setting]), '-c', 'log_destination=stderr'],
+    { ...asPostgres, stdio: ['ignore', 'ignore', 'pipe'] },
+  );
+  const ended = once(server, 'close');
   const stop = async (mode: 'fast' | 'immediate' = 'fast') => {
-    if (stopped) return;
-    stopped = true;
-    await pgCtl('stop', '--wait', '--mode', mode);
+    if (server.exitCode === null && server.signalCode === null) server.kill(mode === 'fast' ? 'SIGINT' : 'SIGQUIT');
+    await ended;
   };
-  try {
-    await pgCtl('start', '--wait', '--log', logFile, '--options', settings);
-  } catch (error) {
-    // It may be half way up; if not, there is nothing to stop.
-    await run(join(programs, 'pg_ctl'), ['--pgdata', dataFolder, 'stop', '--mode', 'immediate'], asPostgres);
-    throw new Error(`PostgreSQL does not start: ${error}\n${readFileSync(logFile, 'utf8')}`);
-  }
   cleanup.add(() => stop('immediate'));
+  await saysReady(server.stderr);
   return {
     stop,
     async query(sql) {
@@ -50,6 +51,19 @@ export async function startPostgres(cleanup: Cleanup, dataFolder: string): Promi
       return (await mustRun(join(programs, 'psql'), [...args, '--no-psqlrc', '-At', '-c', sql], asPostgres)).trim();
     },
   };
+}
+
+/** Resolves with the line that says so; rejects with the whole log if that ends without it. */
+async function saysReady(log: Readable): Promise<void> {
+  const lines: string[] = [];
+  await new Promise<void>((resolve, reject) => {
+    createInterface({ input: log })
+      .on('line', (line) => {
+        lines.push(line);
+        if (line.includes(READY)) resolve();
+      })
+      .on('close', () => reject(new Error(`PostgreSQL does not start:\n${lines.join('\n')}`)));
+  });
 }
 
 /** The user the distribution made for PostgreSQL. */
