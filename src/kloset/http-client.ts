@@ -77,7 +77,8 @@ export class HttpClient {
     this.#agent.destroy();
   }
 
-  #send({ method, path, headers, signal, what }: HttpRequest): Promise<IncomingMessage> {
+  #send(asked: HttpRequest): Promise<IncomingMessage> {
+    const { method, path, headers, signal, what } = asked;
     const { url, authToken, stallTimeoutMs } = this.#options;
     const target = path === '' ? url : new URL(url.pathname.replace(/\/*$/, '') + path, url);
     return new Promise((resolve, reject) => {
@@ -97,7 +98,12 @@ export class HttpClient {
       request.once('close', () => this.#underWay.delete(request));
       request.once('response', resolve);
       // Stays for the request's whole life: a reset after the answer began is emitted here as well as on the answer.
-      request.on('error', (error) => reject(networkError(error, `${what} at ${this.location}`)));
+      request.on('error', (error: NodeJS.ErrnoException) => {
+        // A kept connection that the server closed meanwhile says nothing about the server. The next one may be as stale:
+        // this ends with a fresh one.
+        if (request.reusedSocket && error.code === 'ECONNRESET') resolve(this.#send(asked));
+        else reject(networkError(error, `${what} at ${this.location}`));
+      });
       request.end();
     });
   }

@@ -51,6 +51,11 @@ const probes = {
       : attempt(() => execFileSync('id', ['-u', 'postgres'], { stdio: 'pipe' })),
   /** Python with the libnbd binding: `findPythonWithLibnbd` is its path. */
   'python3-libnbd': () => (findPythonWithLibnbd() ? undefined : 'no python3 with libnbd; Debian: python3-libnbd'),
+  /** A server of the S3 protocol: versitygw (`go install github.com/versity/versitygw/cmd/versitygw@v1.8.0`), else moto's. */
+  's3-server': () =>
+    findCommand('versitygw') || findCommand('moto_server')
+      ? undefined
+      : 'neither versitygw nor moto_server on PATH; Go: versity/versitygw; Python: moto',
   /** The backup program itself, for comparisons with what it reads. */
   plakar: () => (findCommand('plakar') ? undefined : 'not on PATH'),
 } as const;
