@@ -69,23 +69,23 @@ export function fileKey({ snapshotId, path }: FileRef): string {
   return `${snapshotId}:${Buffer.from(path.buffer, path.byteOffset, path.byteLength).toString('latin1')}`;
 }
 
-/** `snapshot 6300a0a8, file /PG_VERSION`, for messages. */
+/** `Snapshot 6300a0a8, file /PG_VERSION`, for messages. */
 export function describeFile({ snapshotId, path }: FileRef): string {
   const name = Buffer.from(path)
     .toString()
     .replace(/\p{Cc}/gu, '?');
-  return `snapshot ${snapshotId.slice(0, 8)}, file ${name}`;
+  return `Snapshot ${snapshotId.slice(0, 8)}, file ${name}`;
 }
 
 /** What readers of the failed chunk and of all behind it get. */
 export function describeFailure(file: FileRef, failure: CatFailure): KlosetNbdError {
   const chunk = file.chunks[failure.chunkIndex];
-  const place = `chunk ${failure.chunkIndex + 1} of ${file.chunks.length}`;
-  const message = `${describeFile(file)}, ${place}: ${failure.reason}`;
+  const message = `${describeFile(file)}, chunk ${failure.chunkIndex}: ${failure.reason}`;
+  // The names that our own reader gives them: whoever adds a place to an error sees that this one has it.
   const details = {
-    snapshotId: file.snapshotId,
-    path: Buffer.from(file.path).toString(),
-    chunkIndex: failure.chunkIndex,
+    snapshot: file.snapshotId,
+    file: Buffer.from(file.path).toString(),
+    chunk: failure.chunkIndex,
     mac: chunk && toHex(chunk.mac),
     reason: failure.reason,
   };

@@ -295,7 +295,7 @@ describe('bytes that are wrong', () => {
     const file = fakeFile('/dir/file', ['first', 'second']);
     const { error, log, fake } = await failing(file, 1, 'firstsecoNd');
     expect(error).toBeInstanceOf(CorruptStoreError);
-    expect(error.message).toBe('snapshot 6300a0a8, file /dir/file, chunk 2 of 2: its bytes do not match their MAC');
+    expect(error.message).toBe('Snapshot 6300a0a8, file /dir/file, chunk 1: its bytes do not match their MAC');
     expect(log.messages('warn')).toHaveLength(1);
     expect(fake.children).toHaveLength(2);
   });
@@ -327,14 +327,14 @@ describe('bytes that are wrong', () => {
     const file = fakeFile('/file', ['first', 'second']);
     const { error } = await failing(file, 1, 'firstsec');
     expect(error).toBeInstanceOf(CorruptStoreError);
-    expect(error.message).toContain('chunk 2 of 2: 3 of its 6 bytes are missing');
+    expect(error.message).toContain('chunk 1: 3 of its 6 bytes are missing');
   });
 
   test('too much: the last chunk is not served either, what came before is', async () => {
     const file = fakeFile('/file', ['first', 'second']);
     const { error, store } = await failing(file, 1, 'firstsecond!');
     expect(error).toBeInstanceOf(CorruptStoreError);
-    expect(error.message).toContain('chunk 2 of 2: plakar cat gives more bytes than the file has');
+    expect(error.message).toContain('chunk 1: plakar cat gives more bytes than the file has');
     expect(await store.get(file.chunk(0))).toEqual(file.bytesOf(0));
   });
 
@@ -383,7 +383,7 @@ describe('a child that fails', () => {
     const [error] = await Promise.all(late);
     expect(error).toBeInstanceOf(StoreUnavailableError);
     expect(error!.message).toBe(
-      'snapshot 6300a0a8, file /long, chunk 3 of 4: 500 of its 1000 bytes are missing; it was ended by SIGKILL',
+      'Snapshot 6300a0a8, file /long, chunk 2: 500 of its 1000 bytes are missing; it was ended by SIGKILL',
     );
     expect(await store.get(file.chunk(1))).toEqual(file.bytesOf(1));
     expect(fake.children).toHaveLength(2);
@@ -460,7 +460,7 @@ describe('a child that fails', () => {
     }
     expect(await reads[0]).toEqual(good.content);
     expect(await reads[2]).toEqual(behind.content);
-    expect((await failed).message).toContain('file /missing, chunk 1 of 1');
+    expect((await failed).message).toContain('file /missing, chunk 0');
     expect((await failed).message).toContain('/missing: no such file');
     expect(fake.children).toHaveLength(3);
   });
@@ -480,7 +480,7 @@ describe('a child that fails', () => {
     await time.pass(2000);
     const error = await failed;
     expect(error).toBeInstanceOf(StoreUnavailableError);
-    expect(error.message).toContain('chunk 2 of 3: plakar cat gave nothing for 60 s');
+    expect(error.message).toContain('chunk 1: plakar cat gave nothing for 60 s');
     await child.gone;
     expect(fake.children).toHaveLength(1);
   });
