@@ -19,7 +19,7 @@ import type { LogWriter } from './log-writer.ts';
 import type { SegmentFiles } from './segment-files.ts';
 import type { UseEpochs } from './use-epochs.ts';
 
-const MOVED_SHARE = 0.2;
+const MOVED_SHARE = 0.25;
 /** Segments with more than this share of live bytes stay: moving them would give little. */
 const LIVE_SHARE_MAX = 0.6;
 /** Nothing is moved while the dead bytes are fewer than half a segment, or than a third of the live ones. */

@@ -56,15 +56,22 @@ export class WordList {
     return this.#words[index]!;
   }
 
-  push(...words: readonly number[]): void {
-    for (const word of words) {
-      if (this.#length === this.#words.length) {
-        const larger = new Uint32Array(this.#length * 2);
-        larger.set(this.#words);
-        this.#words = larger;
-      }
-      this.#words[this.#length++] = word;
-    }
+  push(word: number): void {
+    this.#reserve(1);
+    this.#words[this.#length++] = word;
+  }
+
+  append(words: Uint32Array): void {
+    this.#reserve(words.length);
+    this.#words.set(words, this.#length);
+    this.#length += words.length;
+  }
+
+  #reserve(count: number): void {
+    if (this.#length + count <= this.#words.length) return;
+    const larger = new Uint32Array(Math.max(this.#words.length * 2, this.#length + count));
+    larger.set(this.#words);
+    this.#words = larger;
   }
 
   /** A view: valid until the next push. */
@@ -118,24 +125,33 @@ export class LogIndex {
 
   /** Applies entries of `segment` in order; `checksums` belong to their blocks of data. */
   land(segment: Segment, entries: readonly LogEntry[], checksums: Uint32Array): void {
-    let done = 0;
+    assert(
+      segment.positions.length + checksums.length <= SEGMENT_BLOCKS_MAX,
+      'a segment holds no more than its places',
+    );
+    segment.checksums.append(checksums);
+    const { positions } = segment;
     for (const { block, count, position } of entries) {
-      const kind = position === undefined ? entryKinds.zero : entryKinds.data;
-      segment.entries?.push(block, count, kind, position ?? 0);
       if (position === undefined) {
-        this.#set(block, count, ZERO_FLAG + segment.slot);
+        this.map.set(block, count, ZERO_FLAG + segment.slot, this.#replaced);
         segment.liveZero += count;
         continue;
       }
-      const ordinal = segment.positions.length;
-      assert(ordinal + count <= SEGMENT_BLOCKS_MAX, 'a segment holds no more blocks than places');
-      for (let i = 0; i < count; i++) {
-        segment.positions.push(position + i * BLOCK_SIZE);
-        segment.checksums.push(checksums[done++]!);
-      }
-      this.#set(block, count, segment.slot * PLACES + ordinal);
+      const ordinal = positions.length;
+      for (let at = 0; at < count; at++) positions.push(position + at * BLOCK_SIZE);
+      this.map.set(block, count, segment.slot * PLACES + ordinal, this.#replaced);
       segment.liveData += count;
     }
+  }
+
+  /** Remembers entries for the INDEX of a segment that grows. */
+  note(segment: Segment, entries: readonly LogEntry[]): void {
+    const words = new Uint32Array(entries.length * 4);
+    entries.forEach(({ block, count, position }, index) => {
+      const kind = position === undefined ? entryKinds.zero : entryKinds.data;
+      words.set([block, count, kind, position ?? 0], index * 4);
+    });
+    segment.entries?.append(words);
   }
 
   /** The segment a value of the map leads to, and for data which of its blocks. */
@@ -151,12 +167,11 @@ export class LogIndex {
     return ordinal === undefined ? ZERO_FLAG + segment.slot : segment.slot * PLACES + ordinal;
   }
 
-  #set(block: number, count: number, value: number): void {
-    this.map.set(block, count, value, (replaced, blocks) => {
-      const { segment } = this.locate(replaced);
-      if (isZeroValue(replaced)) segment.liveZero -= blocks;
-      else segment.liveData -= blocks;
-      if (segment.complete && segment.dead) this.dead.add(segment);
-    });
-  }
+  readonly #replaced = (value: number, blocks: number): void => {
+    const slot = isZeroValue(value) ? value - ZERO_FLAG : Math.floor(value / PLACES);
+    const segment = this.#rows[slot]!;
+    if (isZeroValue(value)) segment.liveZero -= blocks;
+    else segment.liveData -= blocks;
+    if (segment.complete && segment.dead) this.dead.add(segment);
+  };
 }

@@ -229,6 +229,7 @@ export class LogWriter {
     const values = { kind: recordKinds.BATCH, detail: checksums.length, entryCount: batch.length };
     await this.#append(active, values, record, data);
     this.#input.index.land(segment, entries, checksums);
+    this.#input.index.note(segment, entries);
     this.#changed = this.#sequence;
   }
 
