@@ -1,0 +1,91 @@
+import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, describe, expect, it } from 'vitest';
+import { silentLog } from '../../src/core/log.ts';
+import { BLOCK_SIZE, KiB, MiB } from '../../src/core/units.ts';
+import { openLogDevice } from '../../src/device/directory-overlays.ts';
+import { nodeFileSystem } from '../../src/device/file-system.ts';
+import { FORMAT_VERSION } from '../../src/device/log-format.ts';
+import type { OverlayDevice } from '../../src/device/overlay.ts';
+import { MemoryDevice } from '../support/memory-device.ts';
+import { firstDifference } from '../support/overlay-model.ts';
+import { runSeed, seededRandom } from '../support/overlay-random.ts';
+
+const directory = mkdtempSync(join(tmpdir(), 'overlay-space-'));
+afterAll(() => rmSync(directory, { recursive: true }));
+const SIZE = 16 * MiB;
+const segmentBytes = 1 * MiB;
+const metadata = {
+  formatVersion: FORMAT_VERSION,
+  overlayId: '00000000000000aa',
+  exportKey: 'space',
+  sizeBytes: SIZE,
+  createdMs: 0,
+  identity: { snapshotId: '', path: '/', layout: {} },
+};
+const open = () =>
+  openLogDevice(directory, metadata, new MemoryDevice(SIZE), {
+    fileSystem: nodeFileSystem,
+    log: silentLog,
+    segmentBytes,
+  });
+const bytesOnDisk = () =>
+  readdirSync(directory).reduce((bytes, name) => bytes + statSync(join(directory, name)).size, 0);
+
+/** The compactor works behind the requests: waits until the files no longer change. */
+async function settled(device: OverlayDevice): Promise<void> {
+  for (let before = -1; before !== bytesOnDisk(); ) {
+    before = bytesOnDisk();
+    await device.flush();
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+describe('the space of a directory overlay', () => {
+  const seed = runSeed();
+  it(`comes back when blocks are overwritten, and moving costs little (seed ${seed})`, async () => {
+    const random = seededRandom(seed);
+    let device = await open();
+    const content = Buffer.alloc(SIZE);
+    const data = Buffer.alloc(64 * KiB);
+    for (let write = 0; write < 1600; write++) {
+      // Four fifths of the writes go to one eighth of the pieces, as a database's do.
+      const piece = random.chance(0.8) ? random.below(8) : random.below(64);
+      for (let at = 0; at < data.length; at += BLOCK_SIZE) data.writeUInt32LE(write * 16 + 1, at);
+      await device.write(piece * data.length, data, { fua: write % 8 === 0 });
+      data.copy(content, piece * data.length);
+    }
+    await settled(device);
+    const { acknowledgedBytes, writtenBytes, storedBytes } = device.stats();
+    expect(acknowledgedBytes).toBeGreaterThan(60 * MiB);
+    expect(writtenBytes / acknowledgedBytes).toBeLessThanOrEqual(1.3);
+    expect(writtenBytes, 'blocks were moved').toBeGreaterThan(acknowledgedBytes * 1.05);
+    expect(storedBytes, 'for 4 MiB').toBeLessThan(14 * MiB);
+    expect(bytesOnDisk()).toBeLessThan(15 * MiB);
+    expect(await firstDifference(device, content)).toBe(undefined);
+    await device.close();
+    device = await open();
+    expect(device.readOnlyReason).toBe(undefined);
+    expect(await firstDifference(device, content)).toBe(undefined);
+
+    await device.trim({ offset: 0, length: SIZE }, { fua: true });
+    await settled(device);
+    expect(bytesOnDisk(), 'trimmed as a whole').toBeLessThan(64 * KiB);
+    await device.close();
+    device = await open();
+    expect(await firstDifference(device, Buffer.alloc(SIZE))).toBe(undefined);
+    await device.close();
+  });
+
+  it('a block of zeroes and a zeroed range of any length cost an index record', async () => {
+    const device = await open();
+    const before = device.stats().writtenBytes;
+    await device.write(8 * BLOCK_SIZE, Buffer.alloc(1 * MiB), { fua: false });
+    await device.writeZeroes({ offset: 0, length: SIZE }, { fua: false, mayTrim: false });
+    await device.trim({ offset: 0, length: SIZE }, { fua: true });
+    // The head of the new segment, and three records.
+    expect(device.stats().writtenBytes - before).toBeLessThanOrEqual(5 * 128);
+    await device.close();
+  });
+});
