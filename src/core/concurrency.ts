@@ -1,6 +1,7 @@
 /**
- * Maps `items` with at most `limit` calls under way; results keep the order of the items. The first rejection is passed
- * on and no further calls are made.
+ * Maps `items` with at most `limit` calls under way; results keep the order of the items. After a rejection no further
+ * calls are made, and the first is passed on once those under way have settled: they may still write to memory that the
+ * caller uses for something else as soon as it hears of the failure.
  */
 export async function mapConcurrently<T, R>(
   items: readonly T[],
@@ -9,19 +10,19 @@ export async function mapConcurrently<T, R>(
 ): Promise<R[]> {
   const results: R[] = new Array(items.length);
   let next = 0;
-  let failed = false;
+  let failure: { readonly cause: unknown } | undefined;
   const lane = async () => {
-    while (next < items.length && !failed) {
+    while (next < items.length && failure === undefined) {
       const index = next++;
       try {
         results[index] = await map(items[index]!, index);
-      } catch (error) {
-        failed = true;
-        throw error;
+      } catch (cause) {
+        failure ??= { cause };
       }
     }
   };
   await Promise.all(Array.from({ length: Math.min(limit, items.length) }, lane));
+  if (failure !== undefined) throw (failure as { readonly cause: unknown }).cause;
   return results;
 }
 

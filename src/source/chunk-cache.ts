@@ -13,7 +13,8 @@ export interface ChunkCacheCounters {
 
 /**
  * Decoded chunks in memory, bounded in bytes, least recently used dropped first. However many ask for a chunk at once,
- * one of them fetches it. Keyed by MAC, so that files and snapshots share their chunks.
+ * one of them fetches it. Keyed by MAC, so that files and snapshots share their chunks, and by length: an object that
+ * claims another length for a chunk must neither get the bytes of one that is right nor fail it.
  */
 export class ChunkCache implements ChunkStore {
   readonly counters: ChunkCacheCounters = { hits: 0, misses: 0 };
@@ -31,7 +32,7 @@ export class ChunkCache implements ChunkStore {
   }
 
   get(chunk: ChunkRef): Promise<Uint8Array> {
-    const key = toHex(chunk.mac);
+    const key = `${toHex(chunk.mac)}:${chunk.lengthBytes}`;
     const cached = this.#cache.get(key);
     if (cached !== undefined) {
       this.counters.hits++;

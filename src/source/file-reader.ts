@@ -5,6 +5,7 @@ import { CorruptStoreError } from '../core/errors.ts';
 import { MAC_BYTES } from '../core/mac.ts';
 import type { Repository } from '../kloset/repository.ts';
 import { type ChunkTable, readChunkTable } from '../kloset/vfs.ts';
+import { nameChunk, namePath } from './error-names.ts';
 import { CHUNK_TABLES_BYTES_MAX, CHUNKS_PER_READ_IN_FLIGHT_MAX } from './limits.ts';
 
 /** A file of the snapshot as the reader needs it. */
@@ -64,10 +65,10 @@ export class FileReader {
       if (ref.chunks[i]!.lengthBytes > 0) pieces.push(ref.chunks[i]!);
     }
     await mapConcurrently(pieces, CHUNKS_PER_READ_IN_FLIGHT_MAX, async (chunk) => {
-      const plain = await this.#chunks.get(chunk);
+      const plain = await getChecked(this.#chunks, chunk);
       const start = table.starts[chunk.indexInFile]!;
       const from = Math.max(offset, start);
-      target.set(plain.subarray(from - start, Math.min(end - start, plain.byteLength)), from - offset);
+      target.set(plain.subarray(from - start, end - start), from - offset);
     });
   }
 
@@ -86,16 +87,27 @@ export class FileReader {
       const table = await readChunkTable(this.#repository, object);
       const file = { table, ref: makeFileRef(this.#snapshotId, path, table) };
       const size = 256 + file.ref.chunks.length * (MAC_BYTES + 8 + CHUNK_REF_BYTES);
-      this.#open.set(entry, Promise.resolve(file), { size });
+      // One that is larger than the whole cache has it to itself: read anew for every block it would stop everything.
+      this.#open.set(entry, Promise.resolve(file), { size: Math.min(size, CHUNK_TABLES_BYTES_MAX) });
       return file;
     } catch (error) {
       this.#open.delete(entry);
-      if (!(error instanceof CorruptStoreError)) throw error;
-      throw new CorruptStoreError(
-        `Snapshot ${this.#snapshotId.slice(0, 8)}, file ${Buffer.from(path)}: ${error.message}`,
-        { details: { ...error.details, snapshot: this.#snapshotId, file: Buffer.from(path).toString() }, cause: error },
-      );
+      throw namePath(error, { snapshotId: this.#snapshotId, path });
     }
+  }
+}
+
+/** A chunk's bytes, of the length that the file's object says: a shorter one would leave old bytes in the reply. */
+async function getChecked(chunks: ChunkStore, chunk: ChunkRef): Promise<Uint8Array> {
+  try {
+    const plain = await chunks.get(chunk);
+    if (plain.byteLength !== chunk.lengthBytes) {
+      throw new CorruptStoreError(`it has ${plain.byteLength} bytes instead of ${chunk.lengthBytes}`);
+    }
+    return plain;
+  } catch (error) {
+    // Whoever joins a fetch that another file asked for gets its own name on the error, too.
+    throw nameChunk(error, chunk);
   }
 }
 
@@ -131,19 +143,21 @@ export async function readWholeContent(
   object: Uint8Array,
   file: { snapshotId: string; path: Uint8Array; bytesMax: number },
 ): Promise<Uint8Array> {
-  const table = await readChunkTable(parts.repository, object);
-  const sizeBytes = table.starts[table.starts.length - 1]!;
-  if (sizeBytes > file.bytesMax) {
-    throw new CorruptStoreError(
-      `${Buffer.from(file.path)}: ${sizeBytes} bytes of metadata, more than ${file.bytesMax}`,
-    );
+  try {
+    const table = await readChunkTable(parts.repository, object);
+    const sizeBytes = table.starts[table.starts.length - 1]!;
+    if (sizeBytes > file.bytesMax) {
+      throw new CorruptStoreError(`${sizeBytes} bytes of metadata, more than ${file.bytesMax}`);
+    }
+    const content = new Uint8Array(sizeBytes);
+    const { chunks } = makeFileRef(file.snapshotId, file.path, table);
+    for (const chunk of chunks) {
+      if (chunk.lengthBytes > 0) content.set(await getChecked(parts.chunks, chunk), table.starts[chunk.indexInFile]);
+    }
+    // A single chunk's MAC is the content's.
+    if (chunks.length > 1) parts.repository.requireMac(content, table.contentMac);
+    return content;
+  } catch (error) {
+    throw namePath(error, file);
   }
-  const content = new Uint8Array(sizeBytes);
-  const { chunks } = makeFileRef(file.snapshotId, file.path, table);
-  for (const chunk of chunks) {
-    if (chunk.lengthBytes > 0) content.set(await parts.chunks.get(chunk), table.starts[chunk.indexInFile]);
-  }
-  // A single chunk's MAC is the content's.
-  if (chunks.length > 1) parts.repository.requireMac(content, table.contentMac);
-  return content;
 }

@@ -2,10 +2,10 @@ import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
 import type { ByteBudget } from '../core/concurrency.ts';
 import type { ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
-import { CorruptStoreError, StoreUnavailableError } from '../core/errors.ts';
-import { toHex } from '../core/mac.ts';
 import { resourceTypes } from '../kloset/format.ts';
 import type { Repository } from '../kloset/repository.ts';
+import { nameChunk } from './error-names.ts';
+import { COUNTED_CHUNKS_MAX } from './limits.ts';
 
 /** Chunks read by our own reader: fetched from packfiles, decoded by `decoder`, within a budget of bytes in flight. */
 export class KlosetChunkStore implements ChunkStore {
@@ -29,7 +29,7 @@ export class KlosetChunkStore implements ChunkStore {
     try {
       return await this.#budget.with(storedBytes + chunk.lengthBytes, () => this.#fetch(chunk));
     } catch (error) {
-      throw nameFile(error, chunk);
+      throw nameChunk(error, chunk);
     }
   }
 
@@ -56,27 +56,11 @@ export class KlosetChunkStore implements ChunkStore {
 class FetchedSet {
   readonly #seen = new Set<number>();
 
-  /** False if it was there already. */
+  /** False if it was there already; beyond the limit new ones are no longer remembered, and the count is a lower bound. */
   add(mac: Uint8Array): boolean {
     const key = Buffer.from(mac.buffer, mac.byteOffset, mac.byteLength).readUIntBE(0, 6);
     const isNew = !this.#seen.has(key);
-    this.#seen.add(key);
+    if (isNew && this.#seen.size < COUNTED_CHUNKS_MAX) this.#seen.add(key);
     return isNew;
   }
-}
-
-/** Adds snapshot, file and chunk to an error that so far names blob and packfile only. */
-export function nameFile(error: unknown, chunk: ChunkRef): unknown {
-  if (!(error instanceof CorruptStoreError || error instanceof StoreUnavailableError)) return error;
-  const file = Buffer.from(chunk.file.path).toString();
-  const details = {
-    ...error.details,
-    snapshot: chunk.file.snapshotId,
-    file,
-    chunk: chunk.indexInFile,
-    mac: toHex(chunk.mac),
-  };
-  const message = `Snapshot ${chunk.file.snapshotId.slice(0, 8)}, file ${file}, chunk ${chunk.indexInFile}: ${error.message}`;
-  const Kind = error instanceof CorruptStoreError ? CorruptStoreError : StoreUnavailableError;
-  return new Kind(message, { details, cause: error });
 }

@@ -7,6 +7,9 @@ export const CHUNK_TABLES_BYTES_MAX = 64 * MiB;
 /** Chunks one read may wait for at once: a 32 MiB request of half-megabyte chunks, in two rounds. */
 export const CHUNKS_PER_READ_IN_FLIGHT_MAX = 32;
 
+/** Chunks whose fetching is remembered, to count those fetched twice: some 40 bytes each. A Set ends at 2 ** 24. */
+export const COUNTED_CHUNKS_MAX = 2 ** 22;
+
 /** Directories read at once while a snapshot is opened. */
 export const DIRECTORIES_IN_FLIGHT_MAX = 16;
 

@@ -21,6 +21,7 @@ import {
   openLister,
   toBytePath,
 } from './directory-lister.ts';
+import { nameSnapshot } from './error-names.ts';
 import { readWholeContent } from './file-reader.ts';
 import { ATTRIBUTE_BYTES_MAX, DIRECTORIES_IN_FLIGHT_MAX } from './limits.ts';
 import { TreeBuilder, type TreeFields } from './tree-builder.ts';
@@ -65,12 +66,16 @@ class Walk {
   }
 
   async run(): Promise<void> {
-    this.#append(0, new Uint8Array(0), this.#root, await this.#rootEntry());
-    const lister = await openLister(this.#parts, this.#root);
-    let level: Directory[] = [{ entry: 0, path: this.#root }];
-    while (level.length > 0) level = await this.#walkLevel(lister, level);
-    await this.#resolveTarLinks();
-    await this.#readAttributes();
+    try {
+      this.#append(0, new Uint8Array(0), this.#root, await this.#rootEntry());
+      const lister = await openLister(this.#parts, this.#root, this.#oddities);
+      let level: Directory[] = [{ entry: 0, path: this.#root }];
+      while (level.length > 0) level = await this.#walkLevel(lister, level);
+      await this.#resolveTarLinks();
+      await this.#readAttributes();
+    } catch (error) {
+      throw nameSnapshot(error, this.#parts.header.id);
+    }
   }
 
   finish(): WalkedSnapshot {
@@ -78,7 +83,7 @@ class Walk {
     return { tree, objects: this.#objects.subarray(0, tree.length * MAC_BYTES), oddities: this.#oddities.list() };
   }
 
-  async #rootEntry(): Promise<VfsEntry> {
+  async #rootEntry(): Promise<KnownEntry> {
     const found = await findEntry(this.#parts, this.#root);
     if (found === undefined) {
       if (this.#root === '/') return ROOT_WITHOUT_BLOB;
@@ -86,7 +91,7 @@ class Walk {
         `Snapshot ${this.#parts.header.id.slice(0, 8)} holds no directory ${fromBytePath(this.#root)}.`,
       );
     }
-    if (found.type !== entryTypes.directory) {
+    if (!isKnown(found) || found.type !== entryTypes.directory) {
       throw new UserError(
         `${fromBytePath(this.#root)} in snapshot ${this.#parts.header.id.slice(0, 8)} is not a directory; only a directory can be served.`,
       );
@@ -120,18 +125,30 @@ class Walk {
       this.#oddities.add('entries with an impossible name are left out', () => utf8(path));
       return;
     }
+    if (!isKnown(entry)) {
+      this.#oddities.add('entries of a kind that Linux does not have are left out', () => utf8(path));
+      return;
+    }
     const index = this.#append(directory.entry, entry.name, path, entry);
-    if (entry.type === entryTypes.directory) directories.push({ entry: index, path });
+    if (entry.type !== entryTypes.directory) return;
+    // Lists are sorted by name. Both of two directories with one path would show its children, and theirs again both:
+    // a few such levels make more entries than there is memory.
+    if (directories.at(-1)?.path === path) {
+      this.#oddities.add('directories whose name occurs twice are shown empty the second time', () => utf8(path));
+      return;
+    }
+    directories.push({ entry: index, path });
   }
 
-  #append(parent: number, name: Uint8Array, path: BytePath, entry: VfsEntry): number {
+  #append(parent: number, name: Uint8Array, path: BytePath, entry: KnownEntry): number {
     // Tar and postgres importers record symlinks as regular files that have a target (11.7 rule 1).
     const isFile = entry.type === entryTypes.file && entry.symlinkTarget.byteLength === 0;
     const type = entry.type === entryTypes.file && !isFile ? entryTypes.symlink : entry.type;
     const fields = this.#fieldsOf(entry, type);
     const index = this.#builder.append(parent, name, fields);
     if (isFile) this.#setObject(index, entry.object);
-    if (type === entryTypes.symlink) this.#builder.linkTarget.set(index, entry.symlinkTarget);
+    // A copy: a view would keep the list of the whole directory in memory.
+    if (type === entryTypes.symlink) this.#builder.linkTarget.set(index, new Uint8Array(entry.symlinkTarget));
     if (this.#isTar && entry.type === entryTypes.symlink) {
       this.#tarLinks.push({ entry: index, path, target: memberPath(entry.symlinkTarget) });
     }
@@ -182,22 +199,25 @@ class Walk {
   async #resolveTarLinks(): Promise<void> {
     if (this.#tarLinks.length === 0) return;
     const byPath = this.#filesByPath(new Set(this.#tarLinks.map((link) => link.target)));
-    const groups = new Map<BytePath, number[]>();
+    const groups = new Map<BytePath, Set<number>>();
     for (const link of this.#tarLinks) {
       const target = byPath.get(link.target) ?? (await this.#adoptOutsider(link, groups));
       if (target === undefined) continue;
       this.#builder.linkTarget.delete(link.entry);
-      const group = groups.get(link.target) ?? [target];
-      if (!group.includes(link.entry)) group.push(link.entry);
-      groups.set(link.target, group);
+      const group = groups.get(link.target) ?? new Set([target]);
+      groups.set(link.target, group.add(link.entry));
     }
     for (const group of groups.values()) this.#joinGroup(group);
   }
 
-  /** The first of a link group by index carries the inode, whichever of them the archive stored the content under. */
-  #joinGroup(group: readonly number[]): void {
+  /**
+   * The first of a link group by index carries the inode, whichever of them the archive stored the content under: that
+   * one comes first in the set.
+   */
+  #joinGroup(group: ReadonlySet<number>): void {
     const [stored] = group;
-    const first = Math.min(...group);
+    let first = stored!;
+    for (const entry of group) first = Math.min(first, entry);
     if (first !== stored) this.#joinTo(first, stored!);
     this.#builder.sameInodeAs.delete(first);
     for (const entry of group) if (entry !== first) this.#joinTo(entry, first);
@@ -206,10 +226,10 @@ class Walk {
   /** A link whose member lies outside the served directory: it becomes a file with that member's content. */
   async #adoptOutsider(
     link: { readonly entry: number; readonly target: BytePath },
-    groups: ReadonlyMap<BytePath, readonly number[]>,
+    groups: ReadonlyMap<BytePath, ReadonlySet<number>>,
   ): Promise<number | undefined> {
     const adopted = groups.get(link.target);
-    if (adopted !== undefined) return adopted[0];
+    if (adopted !== undefined) return adopted.values().next().value;
     if (this.#root === '/') return undefined; // Everything was walked: there is no such member.
     const member = await findEntry(this.#parts, link.target);
     if (member === undefined || member.type !== entryTypes.file || member.symlinkTarget.byteLength > 0)
@@ -243,15 +263,16 @@ class Walk {
         bytesMax: ATTRIBUTE_BYTES_MAX,
       }),
     );
-    const byEntry = new Map<number, Map<BytePath, ExtendedAttribute>>();
+    // All names of an inode have its attributes: what the writer lost under one it may have kept under another.
+    const byInode = new Map<number, Map<BytePath, ExtendedAttribute>>();
     for (const [i, xattr] of wanted.entries()) {
-      const { entry } = this.#attributed.get(toBytePath(xattr.path))!;
-      const attributes = byEntry.get(entry) ?? new Map<BytePath, ExtendedAttribute>();
-      attributes.set(toBytePath(xattr.name), { name: xattr.name, value: values[i]! });
-      byEntry.set(entry, attributes);
+      const inode = this.#inodeOf(this.#attributed.get(toBytePath(xattr.path))!.entry);
+      const attributes = byInode.get(inode) ?? new Map<BytePath, ExtendedAttribute>();
+      attributes.set(toBytePath(xattr.name), { name: new Uint8Array(xattr.name), value: values[i]! });
+      byInode.set(inode, attributes);
     }
     for (const [path, { entry, names }] of this.#attributed) {
-      const attributes = [...(byEntry.get(entry)?.values() ?? [])];
+      const attributes = [...(byInode.get(this.#inodeOf(entry))?.values() ?? [])];
       // The writer is known to lose values (11.4).
       if (attributes.length < names)
         this.#oddities.add('extended attributes whose value is not in the snapshot are left out', () => utf8(path));
@@ -265,12 +286,18 @@ class Walk {
 
   async #wantedAttributes(): Promise<XattrEntry[]> {
     const { repository, header } = this.#parts;
-    const wanted: XattrEntry[] = [];
-    for await (const { value } of (await openAttributeTree(repository, header)).items()) {
-      const xattr = parseXattrEntry(await repository.readBlob({ type: resourceTypes.xattrEntry, mac: value }));
-      if (xattr.isExtendedAttribute && this.#attributed.has(toBytePath(xattr.path))) wanted.push(xattr);
-    }
-    return wanted;
+    if (header.trees.attributes.every((byte) => byte === 0)) return []; // Older snapshots have no such tree.
+    const macs: Uint8Array[] = [];
+    for await (const { value } of (await openAttributeTree(repository, header)).items()) macs.push(value);
+    const xattrs = await mapConcurrently(macs, METADATA_IN_FLIGHT_MAX, async (mac) => {
+      const xattr = parseXattrEntry(await repository.readBlob({ type: resourceTypes.xattrEntry, mac }));
+      return xattr.isExtendedAttribute && this.#attributed.has(toBytePath(xattr.path)) ? xattr : undefined;
+    });
+    return xattrs.filter((xattr) => xattr !== undefined);
+  }
+
+  #inodeOf(entry: number): number {
+    return this.#builder.sameInodeAs.get(entry) ?? entry;
   }
 
   #setObject(entry: number, object: Uint8Array): void {
@@ -289,8 +316,15 @@ interface Directory {
   readonly path: BytePath;
 }
 
+/** An entry of a kind that a Linux filesystem can hold. */
+type KnownEntry = VfsEntry & { readonly type: EntryType };
+
+function isKnown(entry: VfsEntry): entry is KnownEntry {
+  return entry.type !== undefined;
+}
+
 /** kloset-format 10.3: what to assume of a root whose entry was never stored. */
-const ROOT_WITHOUT_BLOB: VfsEntry = {
+const ROOT_WITHOUT_BLOB: KnownEntry = {
   parentPath: Buffer.from('/'),
   name: Buffer.from('/'),
   type: entryTypes.directory,
