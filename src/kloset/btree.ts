@@ -37,20 +37,33 @@ interface TreeNode {
   readonly values: readonly Uint8Array[];
 }
 
+/** One pass over a tree. */
+interface Scan {
+  readonly depth: number;
+  /**
+   * MACs of the nodes met so far, a character a byte. No node stands in a tree twice, since no key does; in a hostile one
+   * fifty pointers to one node, level by level, would make more visits than there is time.
+   */
+  readonly visited: Set<string>;
+}
+
+/** What a tree is read from. */
+export type BlobReader = Pick<Repository, 'readBlob'>;
+
 /** A B+tree of a snapshot (10.2), read node by node. */
 export class BTree {
-  readonly #repository: Repository;
+  readonly #repository: BlobReader;
   readonly #root: BlobId;
   readonly #order: KeyOrder;
 
-  private constructor(repository: Repository, root: BlobId, order: KeyOrder) {
+  private constructor(repository: BlobReader, root: BlobId, order: KeyOrder) {
     this.#repository = repository;
     this.#root = root;
     this.#order = order;
   }
 
   /** Opens the tree whose descriptor has that MAC. */
-  static async open(repository: Repository, mac: Uint8Array, types: TreeTypes, order: KeyOrder): Promise<BTree> {
+  static async open(repository: BlobReader, mac: Uint8Array, types: TreeTypes, order: KeyOrder): Promise<BTree> {
     const blob = await repository.readBlob({ type: types.tree, mac });
     const descriptor = MsgpackRecord.decode(blob, `tree ${toHex(mac)}`);
     // Descriptors have capitalised keys, nodes do not (10.2).
@@ -70,12 +83,15 @@ export class BTree {
 
   /** All items from the first key >= `from` on, in key order. */
   async *items(from: Uint8Array = new Uint8Array(0)): AsyncGenerator<TreeItem> {
-    yield* this.#itemsBelow(this.#root.mac, from, 1);
+    yield* this.#itemsBelow(this.#root.mac, from, { depth: 1, visited: new Set() });
   }
 
   // By recursion, not along the leaves' `next`: a cycle there would never end, here the depth is bounded.
-  async *#itemsBelow(mac: Uint8Array, from: Uint8Array, depth: number): AsyncGenerator<TreeItem> {
+  async *#itemsBelow(mac: Uint8Array, from: Uint8Array, { depth, visited }: Scan): AsyncGenerator<TreeItem> {
     if (depth > TREE_DEPTH_MAX) throw this.#tooDeep();
+    const name = Buffer.from(mac).toString('latin1');
+    if (visited.has(name)) throw new CorruptStoreError(`Tree node ${toHex(mac)} occurs twice in one tree`);
+    visited.add(name);
     const node = await this.#node(mac);
     if (node.pointers.length === 0) {
       for (const [i, key] of node.keys.entries()) {
@@ -84,7 +100,7 @@ export class BTree {
       return;
     }
     for (let i = this.#childFor(node, from); i < node.pointers.length; i++) {
-      yield* this.#itemsBelow(node.pointers[i]!, from, depth + 1);
+      yield* this.#itemsBelow(node.pointers[i]!, from, { depth: depth + 1, visited });
     }
   }
 

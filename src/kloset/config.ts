@@ -76,8 +76,8 @@ function parseEncryption(fields: MsgpackRecord): EncryptionConfig {
     dataAlgorithm: oneOf(DATA_ALGORITHMS, fields.text('DataAlgorithm'), 'data encryption'),
     segmentBytes: fields.integer('ChunkSize'),
     kdf: parseKdf(fields.record('KDFParams')),
-    // A copy: the key is derived in another thread, and this must not change meanwhile.
-    canary: fields.bytes('Canary').slice(),
+    // A copy (Buffer's slice would be none): a view would drag all of CONFIG to the thread that derives the key.
+    canary: new Uint8Array(fields.bytes('Canary')),
   };
 }
 
@@ -85,7 +85,7 @@ function parseKdf(kdf: MsgpackRecord): KdfParameters {
   const name = oneOf(['ARGON2ID', 'SCRYPT', 'PBKDF2'] as const, kdf.text('KDF'), 'key derivation');
   // The three keys are lower case, all others in CONFIG capitalised (6).
   const fields = kdf.record(name.toLowerCase());
-  const common = { salt: kdf.bytes('Salt').slice(), keyBytes: fields.integer('KeyLen') };
+  const common = { salt: new Uint8Array(kdf.bytes('Salt')), keyBytes: fields.integer('KeyLen') };
   switch (name) {
     case 'ARGON2ID':
       return {

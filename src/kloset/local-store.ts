@@ -45,7 +45,8 @@ export class LocalStore implements KlosetStore {
     for (const bucket of await listOrNothing(root)) {
       if (!/^[0-9a-f]{2}$/.test(bucket)) continue;
       // Temporary files of a running backup lie beside the resources: only full ids count.
-      ids.push(...(await listOrNothing(path.join(root, bucket))).filter((name) => ID_PATTERN.test(name)));
+      const names = await listOrNothing(path.join(root, bucket));
+      for (const name of names) if (ID_PATTERN.test(name) && name.startsWith(bucket)) ids.push(name);
     }
     return ids.sort();
   }
@@ -63,6 +64,8 @@ export class LocalStore implements KlosetStore {
     try {
       await handle.fill(offset, target);
     } catch (error) {
+      // The next attempt opens the file anew: on a network file system the handle may be what is broken (ESTALE).
+      this.#handles.delete(id);
       throw toStoreError(error, `packfile ${id}`);
     } finally {
       handle.release();

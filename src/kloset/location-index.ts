@@ -1,6 +1,12 @@
+import { randomInt } from 'node:crypto';
+import { CorruptStoreError } from '../core/errors.ts';
 import { MAC_BYTES, toHex } from '../core/mac.ts';
 import { colouredRecord, locationRecord, packfileRecord, removeRecord, resourceTypes, stateRecords } from './format.ts';
-import { fixedBody, orderStates, type State, stateRecordsOf } from './state.ts';
+import { damagedState, fixedBody, orderStates, type State, stateRecordsOf } from './state.ts';
+
+/** Which bucket a MAC falls into cannot be told from outside. The factor is odd: multiplying by it loses nothing. */
+const HASH_SEED = randomInt(2 ** 32);
+const HASH_FACTOR = randomInt(2 ** 31) * 2 + 1;
 
 /** Where a blob's stored bytes lie. */
 export interface BlobLocation {
@@ -37,7 +43,13 @@ export class LocationIndex {
   /** Merges states, in whatever order they are given. Throws CorruptStoreError on malformed records. */
   static merge(states: readonly State[]): LocationIndex {
     const index = new LocationIndex();
-    for (const state of orderStates(states)) index.#apply(state);
+    for (const state of orderStates(states)) {
+      try {
+        index.#apply(state);
+      } catch (error) {
+        throw error instanceof CorruptStoreError ? damagedState(state.id, error.message, error) : error;
+      }
+    }
     return index;
   }
 
@@ -76,20 +88,20 @@ export class LocationIndex {
     for (const { type, body } of stateRecordsOf(state)) {
       switch (type) {
         case stateRecords.location:
-          this.#addLocation(fixedBody(body, locationRecord.sizeBytes, state.id));
+          this.#addLocation(fixedBody(body, locationRecord.sizeBytes));
           break;
         case stateRecords.coloured: {
-          const record = colouredRecord.read(fixedBody(body, colouredRecord.sizeBytes, state.id));
+          const record = colouredRecord.read(fixedBody(body, colouredRecord.sizeBytes));
           this.#coloured.add(colourKey(record.resourceType, toHex(record.mac)));
           break;
         }
         case stateRecords.packfile: {
-          const record = packfileRecord.read(fixedBody(body, packfileRecord.sizeBytes, state.id));
+          const record = packfileRecord.read(fixedBody(body, packfileRecord.sizeBytes));
           this.#listedPackfiles.add(this.#packfileNumber(toHex(record.packfileMac)));
           break;
         }
         case stateRecords.remove:
-          this.#remove(fixedBody(body, removeRecord.sizeBytes, state.id));
+          this.#remove(fixedBody(body, removeRecord.sizeBytes));
           break;
         default: // Configuration is of no use to a reader; unknown records are skipped (7.2).
       }
@@ -153,9 +165,14 @@ export class LocationIndex {
     return this.#macs.slice(at * MAC_BYTES, (at + 1) * MAC_BYTES);
   }
 
-  /** MACs are uniformly distributed: their first bytes are hash enough. */
+  /** MACs are uniformly distributed, but a hostile state may name what it likes: hence all bytes, and a seed of this process. */
   #bucketOf(mac: Uint8Array, from = 0): number {
-    const hash = mac[from]! | (mac[from + 1]! << 8) | (mac[from + 2]! << 16) | (mac[from + 3]! << 24);
+    let hash = HASH_SEED;
+    for (let at = from; at < from + MAC_BYTES; at += 4) {
+      const word = mac[at]! | (mac[at + 1]! << 8) | (mac[at + 2]! << 16) | (mac[at + 3]! << 24);
+      hash = Math.imul(hash ^ word, HASH_FACTOR);
+      hash ^= hash >>> 15;
+    }
     return (hash >>> 0) & (this.#buckets.length - 1);
   }
 

@@ -27,6 +27,10 @@ export type MsgpackMap = ReadonlyMap<string, MsgpackValue>;
 
 /** Nesting that no Kloset structure comes near; keeps hostile input from exhausting the stack. */
 const DEPTH_MAX = 32;
+/** Maps and arrays in one value: some 300 bytes of memory each, though an empty one takes a byte of input. The largest object has one a chunk, about 670,000. */
+const CONTAINERS_MAX = 1 << 20;
+/** Elements of all maps and arrays together, 8 bytes of memory or more each. The largest object has some 8 million. */
+const ELEMENTS_MAX = 1 << 24;
 const TIMESTAMP_EXTENSION = -1;
 
 /** Decodes the one value that fills `data`. Throws CorruptStoreError on anything malformed, and on trailing bytes. */
@@ -41,6 +45,8 @@ export function decodeMsgpack(data: Uint8Array): MsgpackValue {
 
 class Reader {
   at = 0;
+  #containers = 0;
+  #elements = 0;
   readonly data: Buffer;
   readonly view: DataView;
 
@@ -140,14 +146,14 @@ class Reader {
   }
 
   array(count: number, depth: number): readonly MsgpackValue[] {
-    this.requireAtLeast(count);
+    this.enterContainer(count);
     const values: MsgpackValue[] = [];
     for (let i = 0; i < count; i++) values.push(this.value(depth + 1));
     return values;
   }
 
   map(count: number, depth: number): MsgpackMap {
-    this.requireAtLeast(count * 2);
+    this.enterContainer(count * 2);
     const values = new Map<string, MsgpackValue>();
     for (let i = 0; i < count; i++) {
       const key = this.value(depth + 1);
@@ -158,8 +164,13 @@ class Reader {
   }
 
   /** Every element takes a byte at least: a count beyond that is refused before anything is allocated. */
-  requireAtLeast(bytes: number): void {
-    if (bytes > this.data.byteLength - this.at) throw new CorruptStoreError('msgpack: a count exceeds the input');
+  enterContainer(elements: number): void {
+    if (elements > this.data.byteLength - this.at) throw new CorruptStoreError('msgpack: a count exceeds the input');
+    this.#containers++;
+    this.#elements += elements;
+    if (this.#containers > CONTAINERS_MAX || this.#elements > ELEMENTS_MAX) {
+      throw new CorruptStoreError('msgpack: more maps, arrays or elements than any Kloset value has');
+    }
   }
 
   extension(length: number): Timestamp | undefined {

@@ -1,5 +1,5 @@
 import { type FileHandle, open } from 'node:fs/promises';
-import { CorruptStoreError, exitCodes, StoreUnavailableError, UserError } from '../core/errors.ts';
+import { CorruptStoreError, exitCodes, StoreUnavailableError, UnsupportedError, UserError } from '../core/errors.ts';
 import { bytes, struct, u32, u64 } from '../core/struct.ts';
 import { formatVersion, versions } from './format.ts';
 import { CONFIG_BYTES_MAX, STATE_BYTES_MAX } from './limits.ts';
@@ -98,18 +98,28 @@ export class PtarStore implements KlosetStore {
 }
 
 async function readSections(file: FileHandle, name: string) {
-  const { size } = await file.stat();
+  const stats = await file.stat();
+  if (!stats.isFile()) {
+    throw new UserError(`${name} is not an archive file. Check the path given with --store.`, {
+      exitCode: exitCodes.noStore,
+    });
+  }
+  const { size } = stats;
   if (size < ptarHeader.sizeBytes + ptarTrailer.sizeBytes) throw notAnArchive(name, 'it is too short');
   const head = new Uint8Array(ptarHeader.sizeBytes);
   await fill(file, name, 0, head);
   const { magic, version } = ptarHeader.read(head);
   if (Buffer.from(magic).toString('latin1') !== PTAR_MAGIC)
     throw notAnArchive(name, `it does not begin with ${PTAR_MAGIC}`);
-  if (version !== versions.v1_0_0) throw notAnArchive(name, `it has version ${formatVersion(version)}, 1.0.0 is read`);
+  if (version !== versions.v1_0_0) {
+    throw new UnsupportedError(
+      `${name} is an archive of version ${formatVersion(version)}; this kloset-nbd reads 1.0.0`,
+    );
+  }
   const tail = new Uint8Array(ptarTrailer.sizeBytes);
   const trailerAt = size - tail.byteLength;
   await fill(file, name, trailerAt, tail);
-  const t = ptarTrailer.read(tail);
+  const t = readTrailer(name, tail);
   const isContiguous =
     t.configOffset === ptarHeader.sizeBytes &&
     t.packfileOffset === t.configOffset + t.configLength &&
@@ -122,6 +132,15 @@ async function readSections(file: FileHandle, name: string) {
     packfile: { offset: t.packfileOffset, length: t.packfileLength },
     state: { offset: t.stateOffset, length: t.stateLength },
   };
+}
+
+function readTrailer(name: string, tail: Uint8Array) {
+  try {
+    return ptarTrailer.read(tail);
+  } catch (error) {
+    if (!(error instanceof CorruptStoreError)) throw error;
+    throw notAnArchive(name, `its trailer is none (${error.message}): its writing was interrupted, or it is damaged`);
+  }
 }
 
 async function fill(file: FileHandle, name: string, offset: number, target: Uint8Array): Promise<void> {

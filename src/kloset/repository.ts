@@ -10,7 +10,7 @@ import { checkEnvelope, openEnvelope } from './envelope.ts';
 import { envelopeHeader, type ResourceType, resourceTypeName, resourceTypes, versions } from './format.ts';
 import { METADATA_BLOB_BYTES_MAX, STATE_PLAIN_BYTES_MAX, STATES_IN_FLIGHT_MAX, storedBytesMax } from './limits.ts';
 import { type BlobLocation, LocationIndex } from './location-index.ts';
-import { parseState, type State } from './state.ts';
+import { damagedState, parseState, type State } from './state.ts';
 import type { KlosetStore } from './store.ts';
 
 /** A blob's identity: the pair, never the MAC alone (kloset-format 0.2). */
@@ -183,9 +183,18 @@ async function readState(store: KlosetStore, codec: Codec, id: string, counters:
   counters.storeBytes += resource.byteLength;
   const envelope = openEnvelope(resource, { type: resourceTypes.state, versionMax: versions.v1_1_0, name });
   checkEnvelope(envelope, codec.mac(envelope.covered), name);
-  const plain = codec.decode(envelope.payload, STATE_PLAIN_BYTES_MAX);
+  const plain = decodeState(codec, envelope.payload, id);
   counters.decodedBytes += plain.byteLength;
   return parseState(id, envelope.version, plain);
+}
+
+function decodeState(codec: Codec, payload: Uint8Array, id: string): Uint8Array {
+  try {
+    return codec.decode(payload, STATE_PLAIN_BYTES_MAX);
+  } catch (error) {
+    if (!(error instanceof CorruptStoreError)) throw error;
+    throw damagedState(id, error.message, error);
+  }
 }
 
 function located(

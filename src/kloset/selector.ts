@@ -13,6 +13,8 @@ export interface Selector {
 }
 
 const TAG_PREFIX = 'tag:';
+/** 100 million days: the times that a Date holds end there (ECMA-262, 21.4.1.1). */
+const DATE_SECONDS_MAX = 8.64e12;
 
 /** Parses `latest`, `tag:NAME` or a hex prefix, each with an optional `:PATH`. Throws UserError (exit 64). */
 export function parseSelector(text: string): Selector {
@@ -36,7 +38,7 @@ export function parseSelector(text: string): Selector {
 
 /** The snapshot a selector means among `headers` (newest first). Throws UserError (exit 64) if none or several match. */
 export function selectSnapshot(headers: readonly SnapshotHeader[], selector: Selector): SnapshotHeader {
-  const matches = headers.filter((header) => isMatch(header, selector));
+  const matches = headers.filter((header) => matchesSelector(header, selector));
   const [first] = matches;
   if (first === undefined) {
     const what = selector.kind === 'tag' ? `the tag "${selector.value}"` : `"${selector.text}"`;
@@ -57,7 +59,8 @@ export function selectSnapshot(headers: readonly SnapshotHeader[], selector: Sel
   return first;
 }
 
-function isMatch(header: SnapshotHeader, { kind, value }: Selector): boolean {
+/** Whether a selector can mean that snapshot. */
+export function matchesSelector(header: SnapshotHeader, { kind, value }: Selector): boolean {
   switch (kind) {
     case 'latest':
       return true;
@@ -69,6 +72,8 @@ function isMatch(header: SnapshotHeader, { kind, value }: Selector): boolean {
 }
 
 /** A snapshot's time as plakar prints it: `2026-11-22T15:13:45Z`. */
-export function formatTime(header: SnapshotHeader): string {
-  return new Date(header.timestamp.seconds * 1000).toISOString().replace('.000Z', 'Z');
+export function formatTime({ timestamp: { seconds } }: Pick<SnapshotHeader, 'timestamp'>): string {
+  // A header is not covered by a MAC of its own: what it says need not be a time that Date can hold.
+  if (Math.abs(seconds) > DATE_SECONDS_MAX) return `second ${seconds}`;
+  return new Date(seconds * 1000).toISOString().replace('.000Z', 'Z');
 }

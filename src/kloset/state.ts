@@ -18,13 +18,14 @@ const LENGTH_BYTES = 4;
 export function parseState(id: string, version: number, plain: Uint8Array): State {
   const hasParent = version >= versions.v1_1_0;
   const start = hasParent ? MAC_BYTES : 0;
-  if (plain.byteLength < start) throw damaged(id, 'it is cut short');
+  if (plain.byteLength < start) throw damagedState(id, 'it is cut short');
   const parent = hasParent ? Buffer.from(plain.subarray(0, MAC_BYTES)).toString('hex') : '';
   const end = findMetadata(id, plain, start);
-  if (plain.byteLength !== end + 1 + stateMetadata.sizeBytes) throw damaged(id, 'its metadata has the wrong length');
+  if (plain.byteLength !== end + 1 + stateMetadata.sizeBytes)
+    throw damagedState(id, 'its metadata has the wrong length');
   const metadata = stateMetadata.read(plain, end + 1);
   if (metadata.version !== version) {
-    throw damaged(id, `its metadata says version ${formatVersion(metadata.version)}, its envelope another`);
+    throw damagedState(id, `its metadata says version ${formatVersion(metadata.version)}, its envelope another`);
   }
   return {
     id,
@@ -41,7 +42,7 @@ function findMetadata(id: string, plain: Uint8Array, start: number): number {
     if (at + 1 + LENGTH_BYTES > plain.byteLength) break;
     at += 1 + LENGTH_BYTES + view.getUint32(at + 1, true);
   }
-  throw damaged(id, 'its records run past its end');
+  throw damagedState(id, 'its records run past its end');
 }
 
 /**
@@ -70,7 +71,11 @@ export function orderStates(states: readonly State[]): State[] {
   for (const state of states) {
     // A state that names itself would never become ready.
     if (state.parent === undefined || !present.has(state.parent) || state.parent === state.id) ready.push(state);
-    else children.set(state.parent, [...(children.get(state.parent) ?? []), state]);
+    else {
+      const siblings = children.get(state.parent);
+      if (siblings === undefined) children.set(state.parent, [state]);
+      else siblings.push(state);
+    }
   }
   const ordered: State[] = [];
   for (let next = ready.pop(); next !== undefined; next = ready.pop()) {
@@ -78,7 +83,8 @@ export function orderStates(states: readonly State[]): State[] {
     for (const child of children.get(next.id) ?? []) ready.push(child);
   }
   if (ordered.length !== states.length) {
-    const left = states.find((state) => !ordered.includes(state))!;
+    const reached = new Set(ordered);
+    const left = states.find((state) => !reached.has(state))!;
     throw new CorruptStoreError(`State ${left.id} is its own ancestor: the store's states form a cycle`);
   }
   return ordered;
@@ -122,14 +128,14 @@ function before(a: State, b: State): boolean {
   return a.id < b.id;
 }
 
-function damaged(id: string, why: string): CorruptStoreError {
-  return new CorruptStoreError(`State ${id} is damaged: ${why}`);
+export function damagedState(id: string, why: string, cause?: unknown): CorruptStoreError {
+  return new CorruptStoreError(`State ${id} is damaged: ${why}`, { details: { state: id }, cause });
 }
 
 /** The body of a record whose type has a fixed length. */
-export function fixedBody(body: Uint8Array, sizeBytes: number, stateId: string): Uint8Array {
+export function fixedBody(body: Uint8Array, sizeBytes: number): Uint8Array {
   if (body.byteLength !== sizeBytes) {
-    throw damaged(stateId, `a record has ${body.byteLength} bytes instead of ${sizeBytes}`);
+    throw new CorruptStoreError(`a record has ${body.byteLength} bytes instead of ${sizeBytes}`);
   }
   return body;
 }

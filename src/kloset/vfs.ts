@@ -11,7 +11,8 @@ export interface VfsEntry {
   readonly parentPath: Uint8Array;
   /** Base name; `/` for the root. */
   readonly name: Uint8Array;
-  readonly type: EntryType;
+  /** Undefined for what the source's system has and Linux has not (Go's irregular files). */
+  readonly type: EntryType | undefined;
   /** 07777: permissions from the Go bits, and set-uid, set-gid and sticky from theirs. */
   readonly mode: number;
   /** Bits 07000 of the raw value: what tar importers put there. */
@@ -62,14 +63,14 @@ function bit(mode: number, value: number): number {
   return Math.floor(mode / value) % 2;
 }
 
-function entryTypeOf(mode: number): EntryType {
+function entryTypeOf(mode: number): EntryType | undefined {
   if (bit(mode, goMode.directory)) return entryTypes.directory;
   if (bit(mode, goMode.symlink)) return entryTypes.symlink;
   if (bit(mode, goMode.fifo)) return entryTypes.fifo;
   if (bit(mode, goMode.socket)) return entryTypes.socket;
   if (bit(mode, goMode.characterDevice)) return entryTypes.characterDevice;
   if (bit(mode, goMode.device)) return entryTypes.blockDevice;
-  if (bit(mode, goMode.irregular)) throw new CorruptStoreError('vfs-entry: an irregular file of unknown kind');
+  if (bit(mode, goMode.irregular)) return undefined;
   return entryTypes.file;
 }
 
