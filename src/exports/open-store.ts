@@ -1,10 +1,12 @@
 import { homedir } from 'node:os';
 import path from 'node:path';
 import type { ChunkStore } from '../core/chunk-store.ts';
+import { Closers } from '../core/closers.ts';
 import { ByteBudget } from '../core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
 import { UserError } from '../core/errors.ts';
+import { MiB } from '../core/units.ts';
 import { LocalStore } from '../kloset/local-store.ts';
 import { PtarStore } from '../kloset/ptar-store.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
@@ -34,14 +36,16 @@ export interface StoreOptions {
   readonly contentSource?: ContentSource | undefined;
 }
 
+/** Cache of decoded metadata where files' contents come from elsewhere, bytes. */
+const METADATA_CACHE_BYTES_MAX = 16 * MiB;
+
 /** An opened store with everything that snapshots of it share: index, decoder, caches, counters. */
 export class OpenStore {
   readonly repository: Repository;
   readonly counters: ReadCounters;
   /** Newest first; resolved once, so that `latest` means one snapshot as long as the process lives. */
   readonly snapshots: readonly SnapshotHeader[];
-  readonly #store: KlosetStore;
-  readonly #decoder: PooledDecoder;
+  readonly #closers: Closers;
   readonly #metadataChunks: ChunkCache;
   readonly #contentChunks: ChunkCache;
 
@@ -49,16 +53,14 @@ export class OpenStore {
     repository: Repository;
     counters: ReadCounters;
     snapshots: readonly SnapshotHeader[];
-    store: KlosetStore;
-    decoder: PooledDecoder;
+    closers: Closers;
     metadataChunks: ChunkCache;
     contentChunks: ChunkCache;
   }) {
     this.repository = parts.repository;
     this.counters = parts.counters;
     this.snapshots = parts.snapshots;
-    this.#store = parts.store;
-    this.#decoder = parts.decoder;
+    this.#closers = parts.closers;
     this.#metadataChunks = parts.metadataChunks;
     this.#contentChunks = parts.contentChunks;
   }
@@ -66,17 +68,34 @@ export class OpenStore {
   /** Rejects with UserError (66: no store, 77: passphrase), UnsupportedError, CorruptStoreError or StoreUnavailableError. */
   static async open(options: StoreOptions): Promise<OpenStore> {
     const store = openLocation(options.location);
+    const closers = new Closers();
+    closers.add(() => store.close());
+    try {
+      return await OpenStore.#open(store, closers, options);
+    } catch (error) {
+      return closers.closeBecause(error);
+    }
+  }
+
+  static async #open(store: KlosetStore, closers: Closers, options: StoreOptions): Promise<OpenStore> {
     const counters = newReadCounters();
     const repository = await Repository.open(store, { counters, keys: options.keys });
     const snapshots = await listSnapshots(repository);
     const decoder = await PooledDecoder.start(repository.codecParameters);
+    closers.add(() => decoder.close());
     const budget = new ByteBudget(options.inflightBytesMax);
     const native = new KlosetChunkStore({ repository, decoder, budget, counters });
-    const metadataChunks = new ChunkCache(native, { bytesMax: options.cacheBytesMax });
     const foreign = await options.contentSource?.({ decoder, location: store.location, counters });
-    const contentChunks =
-      foreign === undefined ? metadataChunks : new ChunkCache(foreign, { bytesMax: options.cacheBytesMax });
-    return new OpenStore({ repository, counters, snapshots, store, decoder, metadataChunks, contentChunks });
+    // Metadata is read once, while a snapshot is opened: beside a foreign source it needs no cache to speak of.
+    const metadataBytesMax = foreign === undefined ? options.cacheBytesMax : METADATA_CACHE_BYTES_MAX;
+    const metadataChunks = new ChunkCache(native, { bytesMax: metadataBytesMax });
+    closers.add(() => metadataChunks.close());
+    let contentChunks = metadataChunks;
+    if (foreign !== undefined) {
+      contentChunks = new ChunkCache(foreign, { bytesMax: options.cacheBytesMax });
+      closers.add(() => contentChunks.close());
+    }
+    return new OpenStore({ repository, counters, snapshots, closers, metadataChunks, contentChunks });
   }
 
   /** Opens a snapshot, or the directory `path` of it. */
@@ -85,11 +104,8 @@ export class OpenStore {
     return KlosetSource.open({ ...parts, contentChunks: this.#contentChunks }, path);
   }
 
-  async close(): Promise<void> {
-    await this.#contentChunks.close();
-    await this.#metadataChunks.close();
-    await this.#decoder.close();
-    await this.#store.close();
+  close(): Promise<void> {
+    return this.#closers.close();
   }
 }
 
@@ -100,6 +116,7 @@ export function defaultLocation(environment: NodeJS.ProcessEnv): string {
 
 /** The back-end for a location as an operator gives it. Throws UserError for kinds that are not read. */
 export function openLocation(location: string): KlosetStore {
+  if (location === '') throw new UserError('--store names no location: it is empty.');
   const [, scheme, rest = ''] = /^([a-z][a-z0-9+.-]*):(?:\/\/)?(.*)$/is.exec(location) ?? [
     undefined,
     undefined,

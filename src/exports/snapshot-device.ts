@@ -55,7 +55,11 @@ export class SnapshotDevice {
     }
     const image = new Ext4Image(layout, source);
     const overlayIdentity = { snapshotId: header.id, path, layout: layout.parameters };
-    const overlay = await options.overlays.open(options.overlayKey, image, overlayIdentity);
+    const overlay = await options.overlays.open(options.overlayKey, image, overlayIdentity).catch(async (error) => {
+      await image.close();
+      await source.close();
+      throw error;
+    });
     log.info(
       {
         snapshot: header.id,
@@ -73,9 +77,12 @@ export class SnapshotDevice {
       pristine: new StatusDevice(new ReadOnlyDevice(image), image, undefined),
     };
     return new SnapshotDevice(devices, async () => {
-      await overlay.close();
-      await image.close();
-      await source.close();
+      try {
+        await overlay.close();
+      } finally {
+        await image.close();
+        await source.close();
+      }
     });
   }
 

@@ -2,7 +2,7 @@ import { UserError } from '../core/errors.ts';
 import type { ExportCatalog, ExportLease, ExportSummary } from '../core/export-catalog.ts';
 import type { Log } from '../core/log.ts';
 import type { LayoutRequest } from '../ext4/parameters.ts';
-import { parseSelector, type Selector, selectSnapshot } from '../kloset/selector.ts';
+import { matchesSelector, parseSelector, type Selector, selectSnapshot } from '../kloset/selector.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { fromBytePath } from '../source/directory-lister.ts';
 import { resolveRoot } from '../source/kloset-source.ts';
@@ -28,6 +28,8 @@ interface Target {
 /** A device that is open or being opened, and how many hold it. */
 interface OpenDevice {
   readonly device: Promise<SnapshotDevice>;
+  /** The same once it is open. */
+  opened: SnapshotDevice | undefined;
   holders: number;
 }
 
@@ -45,7 +47,12 @@ export class SnapshotExports implements ExportCatalog {
   readonly #options: SnapshotExportsOptions;
   /** Those that the operator named, in that order; empty if everything is exported. */
   readonly #named: readonly Target[];
+  /** In the order of use: what was taken or given back last comes last. */
   readonly #open = new Map<string, OpenDevice>();
+  /** Devices being closed: the same one opens again only when that is done, since two must never have one overlay. */
+  readonly #closing = new Map<string, Promise<void>>();
+  /** Where each device's overlay is kept: the first name decides, whichever opens it the next time. */
+  readonly #overlayKeys = new Map<string, string>();
   /** What `latest` and tags turned out to mean: resolved once. */
   readonly #resolved = new Map<string, Target>();
 
@@ -79,29 +86,25 @@ export class SnapshotExports implements ExportCatalog {
   }
 
   async acquire(name: string): Promise<ExportLease | undefined> {
-    const isBase = name.endsWith(BASE_SUFFIX);
-    const target = await this.#find(isBase ? name.slice(0, -BASE_SUFFIX.length) : name);
+    const exact = await this.#find(name); // A tag or a path may end as the suffix does.
+    const isBase = exact === undefined && name.endsWith(BASE_SUFFIX);
+    const target = isBase ? await this.#find(name.slice(0, -BASE_SUFFIX.length)) : exact;
     if (target === undefined) return undefined;
     const deviceId = deviceIdOf(target);
     const open = this.#hold(deviceId, target);
-    try {
-      const device = await open.device;
-      let held = true;
-      return {
-        name: isBase ? `${target.name}${BASE_SUFFIX}` : target.name,
-        deviceId: isBase ? `${deviceId}${BASE_SUFFIX}` : deviceId,
-        description: describeExport(target.header, this.#options.overlays.isVolatile && !isBase),
-        readOnly: isBase,
-        device: isBase ? device.pristine : device.writable,
-        release: () => {
-          if (held) this.#release(open);
-          held = false;
-        },
-      };
-    } catch (error) {
-      this.#open.delete(deviceId); // The next one who asks tries again.
-      throw error;
-    }
+    const device = await open.device;
+    let held = true;
+    return {
+      name: isBase ? `${target.name}${BASE_SUFFIX}` : target.name,
+      deviceId: isBase ? `${deviceId}${BASE_SUFFIX}` : deviceId,
+      description: describeExport(target.header, this.#options.overlays.isVolatile && !isBase),
+      readOnly: isBase,
+      device: isBase ? device.pristine : device.writable,
+      release: () => {
+        if (held) this.#release(deviceId, open);
+        held = false;
+      },
+    };
   }
 
   /** Opens the default export, so that what is wrong with it shows at the start and not at the first client. */
@@ -110,25 +113,20 @@ export class SnapshotExports implements ExportCatalog {
   }
 
   /** Bytes of all open devices that differ from their snapshots. */
-  async overlayBytes(): Promise<number> {
+  get overlayBytes(): number {
     let bytes = 0;
-    for (const { device } of this.#open.values()) bytes += (await device).dirtyBytes;
+    for (const { opened } of this.#open.values()) bytes += opened?.dirtyBytes ?? 0;
     return bytes;
   }
 
   /** Flushes and closes every device. Rejects with the first flush that failed, after all are closed. */
   async close(): Promise<void> {
-    const results = await Promise.allSettled(
-      [...this.#open.values()].map(async (open) => {
-        const device = await open.device;
-        try {
-          await device.writable.flush();
-        } finally {
-          await device.close();
-        }
-      }),
-    );
-    this.#open.clear();
+    // What could not be opened needs no closing, and whoever asked for it was told.
+    await Promise.allSettled([...this.#open.values()].map(({ device }) => device));
+    for (const [deviceId, { opened }] of [...this.#open]) {
+      if (opened !== undefined) this.#close(deviceId, opened);
+    }
+    const results = await Promise.allSettled(this.#closing.values());
     const failed = results.find((result) => result.status === 'rejected');
     if (failed !== undefined) throw failed.reason;
   }
@@ -136,9 +134,7 @@ export class SnapshotExports implements ExportCatalog {
   #hold(deviceId: string, target: Target): OpenDevice {
     let open = this.#open.get(deviceId);
     if (open === undefined) {
-      const { store, layout, overlays, log } = this.#options;
-      const { header, path, overlayKey } = target;
-      open = { device: SnapshotDevice.open({ store, header, path, layout, overlays, overlayKey, log }), holders: 0 };
+      open = this.#openDevice(deviceId, target);
     } else {
       this.#open.delete(deviceId); // Set again below: the map's order is that of use.
     }
@@ -147,24 +143,63 @@ export class SnapshotExports implements ExportCatalog {
     return open;
   }
 
-  #release(open: OpenDevice): void {
-    open.holders--;
-    void this.#closeIdle().catch((error) =>
-      this.#options.log.error({ err: error }, `An idle device could not be closed: ${(error as Error).message}`),
+  #openDevice(deviceId: string, { header, path, overlayKey: ownKey }: Target): OpenDevice {
+    const { store, layout, overlays, log } = this.#options;
+    const overlayKey = this.#overlayKeys.get(deviceId) ?? ownKey;
+    this.#overlayKeys.set(deviceId, overlayKey);
+    const closed = this.#closing.get(deviceId) ?? Promise.resolve();
+    const openNow = () => SnapshotDevice.open({ store, header, path, layout, overlays, overlayKey, log });
+    // How the closing ended was logged there; the overlay itself knows what it lost, if anything.
+    const open: OpenDevice = { device: closed.then(openNow, openNow), opened: undefined, holders: 0 };
+    open.device.then(
+      (device) => {
+        open.opened = device;
+      },
+      // The next one who asks tries again. By identity: the entry may be another's by now.
+      () => {
+        if (this.#open.get(deviceId) === open) this.#open.delete(deviceId);
+      },
     );
+    return open;
+  }
+
+  #release(deviceId: string, open: OpenDevice): void {
+    open.holders--;
+    if (this.#open.get(deviceId) !== open) return; // Everything was closed meanwhile.
+    this.#open.delete(deviceId);
+    this.#open.set(deviceId, open);
+    this.#closeIdle();
   }
 
   /** Closes the devices that were idle longest. One whose writes live in memory only is kept: closing would lose them. */
-  async #closeIdle(): Promise<void> {
-    const idle = [...this.#open].filter(([, open]) => open.holders === 0);
-    for (const [deviceId, open] of idle.slice(0, Math.max(0, idle.length - IDLE_DEVICES_MAX))) {
-      const device = await open.device;
-      const wouldLose = this.#options.overlays.isVolatile && device.dirtyBytes > 0;
-      if (wouldLose || open.holders > 0 || this.#open.get(deviceId) !== open) continue;
-      this.#open.delete(deviceId);
-      await device.writable.flush();
-      await device.close();
+  #closeIdle(): void {
+    const { overlays, log } = this.#options;
+    const idle: [deviceId: string, device: SnapshotDevice][] = [];
+    for (const [deviceId, { holders, opened }] of this.#open) {
+      const wouldLose = overlays.isVolatile && opened !== undefined && opened.dirtyBytes > 0;
+      if (holders === 0 && opened !== undefined && !wouldLose) idle.push([deviceId, opened]);
     }
+    for (const [deviceId, device] of idle.slice(0, Math.max(0, idle.length - IDLE_DEVICES_MAX))) {
+      this.#close(deviceId, device).catch((error) =>
+        log.error({ err: error }, `An idle device could not be closed: ${(error as Error).message}`),
+      );
+    }
+  }
+
+  /** Takes a device out of the open ones, flushes and closes it. */
+  #close(deviceId: string, device: SnapshotDevice): Promise<void> {
+    this.#open.delete(deviceId);
+    const closing = (async () => {
+      try {
+        await device.writable.flush();
+      } finally {
+        await device.close();
+      }
+    })();
+    this.#closing.set(deviceId, closing);
+    const forget = () => void this.#closing.delete(deviceId);
+    closing.then(forget, forget);
+    return closing;
   }
 
   /** `latest` and every tag, with what they mean while nothing has pinned them. */
@@ -179,11 +214,14 @@ export class SnapshotExports implements ExportCatalog {
 
   async #find(name: string): Promise<Target | undefined> {
     if (this.#named.length > 0) return this.#findNamed(name);
-    const known = this.#resolved.get(name);
+    // Ids in lower case: clients shall not make a thousand names of one.
+    const key = name.toLowerCase().startsWith('tag:') ? name : name.toLowerCase();
+    const known = this.#resolved.get(key);
     if (known !== undefined) return known;
-    const target = await this.#findAny(name);
-    if (target !== undefined) this.#resolved.set(name, target);
-    return target;
+    const target = await this.#findAny(key);
+    // Two clients may have asked at the same time: the first answer stays.
+    if (target !== undefined && !this.#resolved.has(key)) this.#resolved.set(key, target);
+    return this.#resolved.get(key);
   }
 
   #findNamed(name: string): Target | undefined {
@@ -209,12 +247,10 @@ export class SnapshotExports implements ExportCatalog {
     if (selector.path !== undefined) return undefined;
     const { snapshots } = this.#options.store;
     if (selector.kind === 'id' && !snapshots.some((header) => isIdOf(header, selector.value))) return undefined;
-    try {
-      return await resolveTarget(this.#options, selector);
-    } catch (error) {
-      if (error instanceof UserError) return undefined;
-      throw error;
-    }
+    const isPinned = (await this.#options.overlays.pinned(selectorName(selector))) !== undefined;
+    // No such export; that an overlay's snapshot is gone, on the other hand, is for the client to hear.
+    if (!isPinned && !snapshots.some((header) => matchesSelector(header, selector))) return undefined;
+    return resolveTarget(this.#options, selector);
   }
 }
 
