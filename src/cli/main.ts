@@ -1,7 +1,14 @@
 #!/usr/bin/env node
 import { readFileSync } from 'node:fs';
 import yargs from 'yargs';
-import { CorruptStoreError, exitCodes, KlosetNbdError, UnsupportedError, UserError } from '../core/errors.ts';
+import {
+  AssertionError,
+  CorruptStoreError,
+  exitCodes,
+  KlosetNbdError,
+  UnsupportedError,
+  UserError,
+} from '../core/errors.ts';
 import { defaultLocation } from '../exports/open-store.ts';
 import { logLevels } from '../observability/log.ts';
 import { normaliseArguments } from './arguments.ts';
@@ -12,6 +19,9 @@ function packageVersion(): string {
   const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
   return (JSON.parse(text) as { version: string }).version;
 }
+
+/** What may be given more than once, and yargs' own list of words. */
+const REPEATABLE = ['listen', 'snapshots', '_'];
 
 async function main(): Promise<void> {
   const parser = yargs(normaliseArguments(process.argv.slice(2)))
@@ -37,6 +47,7 @@ async function main(): Promise<void> {
     .command(snapshotsCommand)
     .demandCommand(1, 'Name a command: serve or snapshots.')
     .strict()
+    .check(requireSingleOptions)
     .parserConfiguration({
       'duplicate-arguments-array': true,
       'parse-numbers': false,
@@ -53,6 +64,15 @@ async function main(): Promise<void> {
   await parser.parseAsync();
 }
 
+/** yargs makes an array of an option that is given twice; of those that take one value that would be none. */
+function requireSingleOptions(given: Record<string, unknown>): true {
+  for (const [name, value] of Object.entries(given)) {
+    if (!Array.isArray(value) || REPEATABLE.includes(name)) continue;
+    throw new UserError(`--${name} is given ${value.length} times; give it once.`);
+  }
+  return true;
+}
+
 /** plakar's exit codes (README). */
 function exitCodeOf(error: unknown): number {
   if (error instanceof UserError) return error.exitCode;
@@ -61,11 +81,16 @@ function exitCodeOf(error: unknown): number {
   return exitCodes.failure;
 }
 
+// Whoever reads our output may stop when they have seen enough.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error;
+});
+
 try {
   await main();
 } catch (error) {
   // What was thrown on purpose says itself what to do; for a bug the stack is the best there is.
-  const isOwn = error instanceof KlosetNbdError;
+  const isOwn = error instanceof KlosetNbdError && !(error instanceof AssertionError);
   process.stderr.write(`kloset-nbd: ${isOwn ? error.message : ((error as Error).stack ?? String(error))}\n`);
   process.exitCode = exitCodeOf(error);
 }

@@ -7,8 +7,9 @@ const run = promisify(execFile);
 
 /** `USER[:GROUP]` or `UID[:GID]`, as chown takes them, looked up on this machine. Without a group: the user's own. */
 export async function parseOwner(text: string): Promise<Owner> {
-  const [user = '', group] = text.split(':', 2);
-  if (user === '' || group === '') throw new UserError(`--owner ${text}: write USER[:GROUP] or UID[:GID].`);
+  const [user = '', group, ...rest] = text.split(':');
+  if (user === '' || group === '' || rest.length > 0)
+    throw new UserError(`--owner ${text}: write USER[:GROUP] or UID[:GID].`);
   const account = await lookUp('passwd', user);
   if (account === undefined && !isNumber(user)) {
     throw new UserError(

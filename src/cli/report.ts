@@ -20,11 +20,7 @@ export interface Report {
   readonly overlayBytes: number;
 }
 
-export async function makeReport(parts: {
-  store: OpenStore;
-  exports: SnapshotExports;
-  server: NbdServer;
-}): Promise<Report> {
+export function makeReport(parts: { store: OpenStore; exports: SnapshotExports; server: NbdServer }): Report {
   const { storeBytes, decodedBytes, chunksFetched, chunksFetchedTwice } = parts.store.counters;
   const askedBytes = parts.server.counters.bytesRead;
   const ratio = (bytes: number) => (askedBytes === 0 ? undefined : Number((bytes / askedBytes).toFixed(3)));
@@ -36,7 +32,7 @@ export async function makeReport(parts: {
     chunksFetchedTwice,
     storeAmplification: ratio(storeBytes),
     decodeAmplification: ratio(decodedBytes),
-    overlayBytes: await parts.exports.overlayBytes(),
+    overlayBytes: parts.exports.overlayBytes,
   };
 }
 

@@ -1,4 +1,5 @@
 import type { Argv, CommandModule } from 'yargs';
+import { Closers } from '../core/closers.ts';
 import {
   CACHE_MEMORY_BYTES_DEFAULT,
   INFLIGHT_MEMORY_BYTES_DEFAULT,
@@ -20,7 +21,7 @@ import { parseOwner } from './owner.ts';
 import { keySource } from './passphrase.ts';
 import { plakarContents } from './plakar-contents.ts';
 import { describeReport, makeReport } from './report.ts';
-import { runUntilSignal } from './signals.ts';
+import { reportOnSignal, runUntilSignal } from './signals.ts';
 
 interface ServeArguments extends GlobalArguments {
   readonly snapshots: readonly string[];
@@ -132,6 +133,36 @@ function options(yargs: Argv<object>) {
 async function serve(given: ServeArguments): Promise<void> {
   const log = createLog(given.logLevel);
   const addresses = given.listen.map(listenOption);
+  const closers = new Closers();
+  let report = () => log.info({}, 'Still opening the store: there is nothing to report yet.');
+  reportOnSignal(() => report());
+  try {
+    const { server, exports, store } = await start(given, { log, closers });
+    const signals = runUntilSignal();
+    const nbd = server(signals.stop);
+    closers.add(() => nbd.close());
+    report = () => {
+      const values = makeReport({ store, exports, server: nbd });
+      log.info(values, describeReport(values));
+    };
+    const uris: string[] = [];
+    for (const address of addresses) uris.push((await nbd.listen(address)).uri);
+    // Not before all of them listen: whoever waits for the line shall not see the server fail behind it.
+    for (const uri of uris) process.stdout.write(`ready ${uri}\n`);
+    log.info({ store: store.repository.location, snapshots: store.snapshots.length }, whereWritesGo(given));
+    await signals.stopped;
+    log.info({}, 'Stopping: no new connections; what is in flight is finished.');
+    await nbd.close();
+    report();
+    await closers.close();
+    if (signals.bug !== undefined) throw signals.bug;
+  } catch (error) {
+    await closers.closeBecause(error);
+  }
+}
+
+/** Opens everything that a server needs. What is open is in `closers`, also after a failure. */
+async function start(given: ServeArguments, { log, closers }: { log: Log; closers: Closers }) {
   const selectors = given.snapshots.map(parseSelector);
   const layout = await layoutRequest(given);
   const inflightBytes = sizeOption('inflight-memory', given.inflightMemory);
@@ -143,41 +174,21 @@ async function serve(given: ServeArguments): Promise<void> {
     inflightBytesMax: inflightBytes / 2,
     contentSource: given.source === 'plakar' ? plakarContents(given, log) : undefined,
   });
+  closers.add(() => store.close());
   const overlays = await openOverlays(given, log);
+  closers.add(() => overlays.close());
   const exports = await SnapshotExports.create({ store, selectors, layout, overlays, log });
+  closers.add(() => exports.close());
   if (selectors.length > 0) await exports.openDefault();
+  const server = (onBug: (bug: unknown) => void) =>
+    new NbdServer({ catalog: exports, log, shared: given.shared, repliesInFlightBytesMax: inflightBytes / 2, onBug });
+  return { store, exports, server };
+}
 
-  const signals = runUntilSignal();
-  const server = new NbdServer({
-    catalog: exports,
-    log,
-    shared: given.shared,
-    repliesInFlightBytesMax: inflightBytes / 2,
-    onBug: signals.stop,
-  });
-  const report = async () => {
-    const values = await makeReport({ store, exports, server });
-    log.info(values, describeReport(values));
-  };
-  signals.onReport(report);
-  for (const address of addresses) {
-    const { uri } = await server.listen(address);
-    process.stdout.write(`ready ${uri}\n`);
-  }
-  log.info(
-    { store: store.repository.location, snapshots: store.snapshots.length, volatile: overlays.isVolatile },
-    overlays.isVolatile
-      ? 'Serving. Writes are kept in memory and are lost when this process ends; --overlay DIR keeps them.'
-      : `Serving. Writes are kept in ${given.overlay}.`,
-  );
-  const bug = await signals.stopped;
-  log.info({}, 'Stopping: no new connections; what is in flight is finished.');
-  await server.close();
-  await report();
-  await exports.close();
-  await overlays.close();
-  await store.close();
-  if (bug !== undefined) throw bug;
+function whereWritesGo({ overlay }: ServeArguments): string {
+  return overlay === MEMORY
+    ? 'Serving. Writes are kept in memory and are lost when this process ends; --overlay DIR keeps them.'
+    : `Serving. Writes are kept in ${overlay}.`;
 }
 
 async function layoutRequest({ owner, size, free }: ServeArguments): Promise<LayoutRequest> {

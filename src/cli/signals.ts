@@ -1,31 +1,51 @@
 /** What signals mean to a server: SIGTERM and SIGINT end it in order, a second one at once; SIGUSR1 asks for a report. */
+import { constants } from 'node:os';
+
 export interface Signals {
-  /** Settles when the server is to end: with the error if a bug is the reason. */
-  readonly stopped: Promise<unknown>;
+  /** Settles when the server is to end. */
+  readonly stopped: Promise<void>;
+  /** The broken invariant because of which it ends, or ended badly; undefined if there is none. */
+  readonly bug: unknown;
   /** Ends the server because of a broken invariant: a disk that is down is better than one that lies. */
   stop(bug: unknown): void;
-  onReport(report: () => Promise<void>): void;
 }
 
-/** 128 + SIGINT, as shells count. */
-const EXIT_INTERRUPTED = 130;
+/** The exit code of a program that a signal ended, as shells count. */
+function exitCodeOf(signal: 'SIGTERM' | 'SIGINT'): number {
+  return 128 + constants.signals[signal];
+}
 
+/** From now on SIGTERM and SIGINT settle `stopped`; before, they end the process as usual. */
 export function runUntilSignal(): Signals {
-  let settle: (bug: unknown) => void = () => {};
-  const stopped = new Promise<unknown>((resolve) => {
+  let settle = () => {};
+  const stopped = new Promise<void>((resolve) => {
     settle = resolve;
   });
   let isStopping = false;
-  const onSignal = () => {
-    if (isStopping) process.exit(EXIT_INTERRUPTED);
+  let bug: unknown;
+  const onSignal = (signal: 'SIGTERM' | 'SIGINT') => {
+    if (isStopping) process.exit(exitCodeOf(signal));
     isStopping = true;
-    settle(undefined);
+    settle();
   };
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
   return {
     stopped,
-    stop: settle,
-    onReport: (report) => void process.on('SIGUSR1', () => void report()),
+    get bug() {
+      return bug;
+    },
+    stop(cause) {
+      bug ??= cause;
+      settle();
+    },
   };
+}
+
+/**
+ * Calls `report` on every SIGUSR1. To be called before anything slow: without a listener Node takes the signal for a wish
+ * to be debugged, and listens on a port.
+ */
+export function reportOnSignal(report: () => void): void {
+  process.on('SIGUSR1', report);
 }

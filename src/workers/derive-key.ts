@@ -1,5 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import { Piscina } from 'piscina';
+import { exitCodes, UserError } from '../core/errors.ts';
 import { derivationBlocksThread, deriveKey, type KdfParameters } from '../kloset/codec/key-derivation.ts';
 import { type Outcome, resultOf } from './message.ts';
 import { workerFile } from './worker-file.ts';
@@ -22,8 +23,20 @@ export async function deriveKeyInThread(passphrase: Uint8Array, parameters: KdfP
     maxThreads: 1,
   });
   try {
-    return resultOf(await pool.run({ passphrase, parameters }));
+    return resultOf(await run(pool, { passphrase, parameters }));
   } finally {
     await pool.close();
+  }
+}
+
+async function run(pool: Piscina<DeriveTask, Outcome<KeyObject>>, task: DeriveTask): Promise<Outcome<KeyObject>> {
+  try {
+    return await pool.run(task);
+  } catch (error) {
+    // The thread died, most likely for want of memory: Argon2 takes 256 MiB by default, and CONFIG can ask for more.
+    throw new UserError(`The store's key could not be derived: ${(error as Error).message}. Is there enough memory?`, {
+      exitCode: exitCodes.failure,
+      cause: error,
+    });
   }
 }

@@ -1,5 +1,12 @@
 /** What crosses between threads. An error's class does not survive the hop: its code does, and it is rebuilt. */
-import { CorruptStoreError, KlosetNbdError, UnsupportedError, UserError } from '../core/errors.ts';
+import {
+  AssertionError,
+  CorruptStoreError,
+  KlosetNbdError,
+  StoreUnavailableError,
+  UnsupportedError,
+  UserError,
+} from '../core/errors.ts';
 
 /** Decode `stored` into all of `target` and compare its MAC; without `stored` only compare. Shared memory is not copied. */
 export interface ChunkTask {
@@ -33,7 +40,11 @@ export function resultOf<T>(outcome: Outcome<T>): T {
       throw new UnsupportedError(message);
     case 'USER':
       throw new UserError(message, exitCode === undefined ? {} : { exitCode });
-    default:
+    case 'CORRUPT_STORE':
       throw new CorruptStoreError(message);
+    case 'STORE_UNAVAILABLE':
+      throw new StoreUnavailableError(message);
+    default: // A broken invariant over there is a bug here too, and no damaged store.
+      throw new AssertionError(message);
   }
 }

@@ -28,6 +28,8 @@ export class PooledDecoder implements Decoder {
       inlineBytesMax = INLINE_DECODE_BYTES_MAX,
     }: { threads?: number; inlineBytesMax?: number } = {},
   ): Promise<PooledDecoder> {
+    // First: if it fails here it fails in the threads, and no pool is left behind.
+    const codec = await createCodec(parameters);
     const pool = new Piscina<ChunkTask, Outcome<void>>({
       filename: workerFile('codec-worker'),
       workerData: parameters,
@@ -38,7 +40,7 @@ export class PooledDecoder implements Decoder {
     });
     // A thread that dies is replaced, and the task it had is rejected: nothing more is to be done here.
     pool.on('error', () => {});
-    return new PooledDecoder(await createCodec(parameters), pool, inlineBytesMax);
+    return new PooledDecoder(codec, pool, inlineBytesMax);
   }
 
   async decode(stored: Uint8Array, { mac, plainBytes }: { mac: Uint8Array; plainBytes: number }): Promise<Uint8Array> {
