@@ -94,7 +94,10 @@ export class DirectoryOverlays {
     const former = this.#open.get(exportKey);
     assert(former === undefined || former.closing, 'an overlay has one device at a time');
     try {
-      await former?.close();
+      // One that failed says so to whoever closed it; opening again is the way out of that.
+      await former
+        ?.close()
+        .catch((error: unknown) => this.#log.warn({ error, directory }, 'opened again after a failure'));
       const metadata =
         (await readMetadata(this.#fileSystem, directory)) ??
         (await this.#make(directory, { exportKey, identity, sizeBytes: base.sizeBytes }));

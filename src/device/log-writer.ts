@@ -25,8 +25,9 @@ import {
   TABLE_BYTES_MAX,
 } from './log-format.ts';
 import { type LogIndex, type Segment, WordList } from './log-index.ts';
-import { type BatchEntry, batchTable, dropTable, indexTable, type LogEntry, segmentTable } from './log-tables.ts';
+import { type BatchEntry, batchTable, dropTable, type LogEntry, segmentTable } from './log-tables.ts';
 import type { SegmentFiles } from './segment-files.ts';
+import { indexRecords } from './segment-index.ts';
 
 /** A record takes more requests while it has fewer blocks of data than this: 8 MiB, some milliseconds of writing. */
 const BATCH_BLOCKS = 2048;
@@ -138,13 +139,14 @@ export class LogWriter {
    */
   async close(): Promise<{ segment: number; endBytes: number; sequence: number } | undefined> {
     clearTimeout(this.#markTimer);
-    await this.#running;
-    await Promise.all(this.#background);
-    if (this.#failure !== undefined) throw this.#failure;
-    if (this.#active !== undefined) {
-      await this.#complete(this.#active, this.#sequence);
-      this.#active = undefined;
+    while (this.#running !== undefined || this.#background.size > 0) {
+      await Promise.all([this.#running, ...this.#background]);
     }
+    if (this.#failure !== undefined) throw this.#failure;
+    const active = this.#active;
+    // First, so that no MARK follows the last record while its INDEX is on its way.
+    this.#active = undefined;
+    if (active !== undefined) await this.#complete(active, this.#sequence);
     if (this.#unsynced.size > 0) await this.#sync();
     const last = [...this.#input.index.segments].at(-1);
     return last && { segment: last.number, endBytes: last.endBytes, sequence: this.#sequence };
@@ -334,29 +336,16 @@ export class LogWriter {
   /** Writes the INDEX of a segment that gets no more records. Without it the segment is read record by record. */
   async #complete({ segment, file }: Active, sequence: number): Promise<void> {
     const { log, index } = this.#input;
-    const place = this.#placeOf(segment);
-    const entries = segment.entries!.view();
-    const common = { ...place, sequence, synced: this.#synced };
-    const record = sealRecord(indexTable(entries, segment.checksums.view()), {
-      ...common,
-      kind: recordKinds.INDEX,
-      detail: segment.checksums.length,
-      entryCount: entries.length / (INDEX_ENTRY_BYTES / 4),
-    });
-    const end = sealRecord(newRecord(0), {
-      ...common,
-      kind: recordKinds.END,
-      position: place.position + record.length,
-      detail: place.position,
-      entryCount: 0,
-    });
+    const position = segment.endBytes;
+    const place = { overlayId: this.#input.overlayId, segment: segment.number, position };
+    const records = indexRecords({ ...place, sequence, synced: this.#synced }, segment);
     index.complete(segment);
     try {
-      await file.write([record, end], place.position);
-      this.writtenBytes += record.length + end.length;
+      await file.write(records, position);
+      this.writtenBytes += records.reduce((bytes, { length }) => bytes + length, 0);
     } catch (error) {
       log.warn({ error, segment: segment.number }, 'a segment stays without its index');
-      await file.truncate(place.position).catch((truncateError: unknown) => {
+      await file.truncate(position).catch((truncateError: unknown) => {
         log.debug({ error: truncateError, segment: segment.number }, 'a partly written index stays');
       });
     }
