@@ -38,6 +38,7 @@ export class Connection implements HagglingHost, TransmissionHost {
   #transmission: Transmission | undefined;
   #attachment: Attachment | undefined;
   #lingering: NodeJS.Timeout | undefined;
+  #inputEnded = false;
   #closing = false;
   #socketClosed = false;
 
@@ -50,8 +51,8 @@ export class Connection implements HagglingHost, TransmissionHost {
     this.#outbox = new Outbox(socket, (flights) => this.#sent(flights));
     this.#haggling = new Haggling(shared, this, this.#inbox);
     socket.on('data', (chunk: Buffer) => this.#receive(chunk));
-    socket.on('end', () => this.#inputEnded());
-    socket.on('drain', () => this.#resumeHaggling());
+    socket.on('end', () => this.#endInput());
+    socket.on('drain', () => this.#caughtUp());
     socket.on('error', (error) => this.log.debug({ error: error.message }, 'the connection failed'));
     socket.on('close', () => this.#closed());
     socket.write(greeting());
@@ -104,6 +105,7 @@ export class Connection implements HagglingHost, TransmissionHost {
     this.#transmission = new Transmission(this.#shared, this, { session, lease, inbox: this.#inbox });
     const { idleMsMax } = this.#shared.limits;
     if (idleMsMax > 0) this.#socket.setTimeout(idleMsMax, () => this.#idle());
+    if (this.#inputEnded) this.#transmission.endInput();
     this.retry();
   }
 
@@ -156,13 +158,15 @@ export class Connection implements HagglingHost, TransmissionHost {
     if (this.#socket.isPaused() && (this.#closing || this.#inbox.pendingBytes === 0)) this.#socket.resume();
   }
 
-  #resumeHaggling(): void {
+  /** The socket has sent all it was given: in the handshake, the next option may be answered. */
+  #caughtUp(): void {
     if (this.#transmission !== undefined || this.#closing) return;
-    this.#haggling.pump();
+    this.#haggling.catchUp();
     this.#readOn();
   }
 
-  #inputEnded(): void {
+  #endInput(): void {
+    this.#inputEnded = true;
     if (this.#closing) return;
     if (this.#transmission === undefined) this.#haggling.endInput();
     else this.#transmission.endInput();

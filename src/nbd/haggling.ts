@@ -44,7 +44,7 @@ export interface HagglingShared {
 export interface HagglingHost {
   readonly log: Log;
   readonly peer: Peer;
-  /** Sends replies. False: the client reads them too slowly; `pump` again when it has caught up. */
+  /** Sends replies. False: the client reads them too slowly; call `catchUp` when it has read them. */
   sendReplies(replies: readonly Uint8Array[]): boolean;
   /** The client has an export: `attachment` is the connection's to release. */
   enter(session: Session, attachment: Attachment): void;
@@ -94,16 +94,23 @@ export class Haggling {
     return this.#stage !== 'asking' && this.#stage !== 'over';
   }
 
-  /** Works off what is in the inbox, as far as it reaches. */
+  /** Works off what is in the inbox, as far as it reaches, and as the client reads the answers. */
   pump(): void {
-    this.#clogged = false;
     while (!this.#clogged && this.#step());
+    // A client may have shut down its sending side; once all it sent is answered there is nothing to wait for.
+    if (this.#inputEnded && !this.#clogged && this.waitsForClient) this.#close('the client closed the connection');
   }
 
-  /** The client will send nothing more: it gets the answer being looked up, and that was all. */
+  /** The client has read what made `sendReplies` say no. */
+  catchUp(): void {
+    this.#clogged = false;
+    this.pump();
+  }
+
+  /** The client will send nothing more; what is in the inbox still counts. */
   endInput(): void {
     this.#inputEnded = true;
-    if (this.waitsForClient) this.#close('the client closed the connection');
+    this.pump();
   }
 
   /** The server goes down: a client in the middle of an answer gets it, the others are let go at once. */
@@ -265,11 +272,11 @@ export class Haggling {
     if (!this.#host.sendReplies(replies)) this.#clogged = true;
     if (next.to === 'close') {
       this.#close(next.reason);
-    } else if (this.#drainingServer || this.#inputEnded || next.to === 'transmission') {
-      this.#close(this.#drainingServer ? 'the server is shutting down' : 'the client closed the connection');
-    } else {
+    } else if (next.to === 'options' && !this.#drainingServer) {
       this.#state = next.state;
       this.#stage = 'header';
+    } else {
+      this.#close('the server is shutting down');
     }
   }
 

@@ -85,7 +85,7 @@ export class InFlight {
   #fits(bytes: number): boolean {
     const { requestsMax, repliesInFlightBytesMax } = this.limits;
     if (this.#requests >= requestsMax) return false;
-    return this.#bytes === 0 || this.#bytes + bytes <= repliesInFlightBytesMax;
+    return hasRoom({ used: this.#bytes, bytes, max: repliesInFlightBytesMax });
   }
 }
 
@@ -115,7 +115,7 @@ export class InFlightAccount {
   take(bytes: number): boolean {
     const { requestsPerConnectionMax, bytesPerConnectionMax } = this.#all.limits;
     if (this.#requests >= requestsPerConnectionMax) return false;
-    if (this.#bytes > 0 && this.#bytes + bytes > bytesPerConnectionMax) return false;
+    if (!hasRoom({ used: this.#bytes, bytes, max: bytesPerConnectionMax })) return false;
     if (!this.#all.take(this, bytes)) return false;
     this.#requests++;
     this.#bytes += bytes;
@@ -134,4 +134,9 @@ export class InFlightAccount {
   leave(): void {
     this.#all.leave(this);
   }
+}
+
+/** A request without payload needs no bytes; one larger than the whole allowance goes alone. */
+function hasRoom({ used, bytes, max }: { used: number; bytes: number; max: number }): boolean {
+  return bytes === 0 || used === 0 || used + bytes <= max;
 }

@@ -390,9 +390,11 @@ export class Transmission {
     this.#account.give(flight.chargedBytes);
   }
 
-  /** Input is missing: wait for it, unless none will come. */
+  /** Input is missing: wait for it, unless none will come or the server, going down, has nothing left to answer here. */
   #starve(): false {
-    if (this.#inputEnded || (this.#drainingServer && this.#stage === 'header' && !this.#inbox.midPiece)) this.#end();
+    const betweenRequests = this.#stage === 'header' && !this.#inbox.midPiece;
+    const drained = this.#drainingServer && betweenRequests && this.#account.requests === 0;
+    if (this.#inputEnded || drained) this.#end();
     return false;
   }
 
