@@ -29,7 +29,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
 };
 
 /** Static and dynamic imports, re-exports, and the script a worker thread starts from; not other files behind a URL. */
-const importPattern = /\b(?:(?:from|import|import\()\s*|new URL\((?=\S+\.[jt]s['"]))(['"])([^'"\n]+)\1/g;
+const importPattern = /\b(?:(?:from|import|import\()\s*|new URL\((?=['"]\.\S+\.[jt]s['"]))(['"])([^'"\n]+)\1/g;
 
 /** A file of `src/`: its path below `src/`, `/`-separated, and its text. */
 export interface SourceFile {
