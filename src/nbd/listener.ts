@@ -1,6 +1,8 @@
 /** Where clients connect: TCP ports and Unix sockets. */
+import { existsSync } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';
 import { connect, createServer, type Server, type Socket } from 'node:net';
+import { dirname } from 'node:path';
 import { UserError } from '../core/errors.ts';
 
 export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
@@ -54,6 +56,10 @@ async function listenOnPath(server: Server, path: string): Promise<void> {
     throw new UserError(
       `the socket path ${path} has more than ${SOCKET_PATH_BYTES_MAX} bytes, which Unix sockets cannot have: choose a shorter one`,
     );
+  }
+  // Asked beforehand: bind(2)'s ENOENT reaches us as EACCES.
+  if (!existsSync(dirname(path))) {
+    throw new UserError(`the directory of the socket ${path} does not exist: create it first, or choose another path`);
   }
   const bind = () =>
     listening(server, () => {
@@ -110,7 +116,6 @@ function explain(error: unknown, what: string, advice: string): UserError {
     EACCES: `${what} is not ours to use: run as a user who may, or choose another`,
     EADDRNOTAVAIL: `${what}: this machine does not have that address`,
     ENOTFOUND: `${what}: there is no such host`,
-    ENOENT: `${what}: its directory does not exist; create it first`,
   };
   const message =
     reasons[code ?? ''] ?? `cannot listen on ${what}: ${error instanceof Error ? error.message : String(error)}`;

@@ -1,0 +1,181 @@
+/**
+ * Random frames against a server: handshakes that are nearly right, requests that are nearly right, garbage. Whatever
+ * comes, the server stays up, serves others, keeps nothing, and its device differs from a model by no byte.
+ *
+ * NBD_FUZZ_FRAMES raises the number of frames (a million for a long run), NBD_FUZZ_SEED repeats a run.
+ */
+import { afterEach, expect, test } from 'vitest';
+import {
+  IHAVEOPT,
+  NBD_EXTENDED_REQUEST_MAGIC,
+  NBD_REQUEST_MAGIC,
+  nbdClientFlags,
+  nbdExtendedRequest,
+  nbdOption,
+  nbdRequest,
+} from '../../src/nbd/protocol.ts';
+import { MemoryDevice } from '../support/memory-device.ts';
+import { contextData, infoData, RawClient } from '../support/nbd-client.ts';
+import { startServer, type TestServer, until } from '../support/nbd-fixture.ts';
+import { StatusDevice } from '../support/nbd-status-device.ts';
+
+const frameCount = Number(process.env.NBD_FUZZ_FRAMES ?? 20_000);
+const seed = Number(process.env.NBD_FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 32));
+const SIZE = 256 * 1024;
+
+let running: TestServer;
+afterEach(() => running.close());
+
+/** mulberry32: small, seeded, good enough to be surprising. */
+function randomFrom(start: number) {
+  let state = start >>> 0;
+  const next = () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return (t ^ (t >>> 14)) >>> 0;
+  };
+  const below = (limit: number) => next() % limit;
+  const bytes = (length: number) => Buffer.from(Array.from({ length }, () => next() & 0xff));
+  const pick = <T>(values: readonly T[]): T => values[below(values.length)]!;
+  return { below, bytes, pick };
+}
+type Random = ReturnType<typeof randomFrom>;
+
+/** One option: known or not, its data right, cut, or noise. */
+function randomOption(random: Random): Buffer {
+  const option = random.pick([0, 1, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 10, 11, 12, random.below(2 ** 32)]);
+  const good = random.pick([
+    Buffer.alloc(0),
+    infoData(random.pick(['', 'disk', 'nothing']), [0, 1, 2, 3].slice(random.below(4))),
+    contextData(random.pick(['', 'disk']), random.pick([[], ['base:allocation'], ['base:', 'kloset:overlay']])),
+  ]);
+  const data = random.pick([
+    good,
+    good,
+    good.subarray(0, random.below(good.length + 1)),
+    random.bytes(random.below(40)),
+  ]);
+  const length = random.below(30) === 0 ? random.below(2 ** 32) : data.length;
+  const magic = random.below(40) === 0 ? 0n : IHAVEOPT;
+  return Buffer.concat([nbdOption.encode({ magic, option, length }), data]);
+}
+
+/** One request: any type, flags and range, near and beyond every edge; payloads that match or do not. */
+function randomRequest(random: Random, extended: boolean): Buffer {
+  const edge = random.pick([
+    0n,
+    1n,
+    511n,
+    4096n,
+    BigInt(SIZE) - 512n,
+    BigInt(SIZE),
+    2n ** 32n,
+    2n ** 53n,
+    2n ** 63n,
+    2n ** 64n - 1n,
+  ]);
+  const length = random.pick([0, 1, 512, 4095, 4096, 65536, SIZE, random.below(70_000)]);
+  const type = random.pick([0, 0, 1, 1, 3, 4, 5, 6, 7, 7, 8, 2, random.below(65536)]);
+  const plausible = extended && type === 1 ? 32 : 0;
+  const flags = random.below(4) === 0 ? random.below(65536) : plausible | random.pick([0, 0, 1, 2, 4, 8, 16]);
+  const payload = (extended ? (flags & 32) !== 0 : type === 1) ? random.bytes(Math.min(length, 2000)) : Buffer.alloc(0);
+  const fields = { flags, type, cookie: random.bytes(8), offset: edge };
+  const wrong = random.below(200) === 0 ? 1 : 0;
+  // Long payloads are zeroes behind the random start: what matters is where they end.
+  const rest = Buffer.alloc(payload.length > 0 ? length - payload.length : 0);
+  const header = extended
+    ? nbdExtendedRequest.encode({ ...fields, magic: NBD_EXTENDED_REQUEST_MAGIC + wrong, length: BigInt(length) })
+    : nbdRequest.encode({ ...fields, magic: NBD_REQUEST_MAGIC + wrong, length });
+  return Buffer.concat([header, payload, rest]);
+}
+
+/** Sends frames until they are used up or the server has had enough; then leaves, tidily or not. */
+async function oneConnection(random: Random, framesLeft: number): Promise<number> {
+  const client = await RawClient.connect(random.pick([running.tcp, running.unix]));
+  const discard = client.closed();
+  let frames = 1;
+  client.send(random.below(20) === 0 ? random.bytes(4) : nbdClientFlags.encode({ flags: random.below(4) }));
+  const optionCount = random.below(6);
+  for (let i = 0; i < optionCount && frames < framesLeft; i++, frames++) client.send(randomOption(random));
+  if (random.below(3) > 0) {
+    const style = random.below(3);
+    const go = infoData('disk');
+    if (style > 0) client.send(nbdOption.encode({ magic: IHAVEOPT, option: style === 1 ? 8 : 11, length: 0 }));
+    const contexts = contextData('disk', ['base:allocation', 'kloset:overlay']);
+    client.send(nbdOption.encode({ magic: IHAVEOPT, option: 10, length: contexts.length }), contexts);
+    client.send(nbdOption.encode({ magic: IHAVEOPT, option: 7, length: go.length }), go);
+    const requestCount = random.below(60);
+    for (let i = 0; i < requestCount && frames < framesLeft; i++, frames++) {
+      const frame = randomRequest(random, style === 2);
+      client.send(random.below(50) === 0 ? frame.subarray(0, random.below(frame.length)) : frame);
+    }
+  }
+  if (random.below(3) === 0) client.destroy();
+  else client.socket.end();
+  await discard;
+  client.destroy();
+  return frames;
+}
+
+test(`${frameCount} random frames, seed ${seed}`, { timeout: 60_000 + frameCount * 5 }, async () => {
+  const device = new StatusDevice(SIZE);
+  running = await startServer(device, { shared: true, limits: { lingerMsMax: 50 } });
+  const random = randomFrom(seed);
+  for (let frames = 0; frames < frameCount; ) {
+    const rounds = await Promise.all(Array.from({ length: 4 }, () => oneConnection(random, frameCount)));
+    frames += rounds.reduce((sum, count) => sum + count, 0);
+    (running.log as unknown[]).length = 0;
+  }
+  await until(() => running.server.counters.connectionsOpen === 0);
+  expect(running.bugs).toEqual([]);
+  expect(running.catalog.leases).toBe(0);
+  const { counters } = running.server;
+  expect(counters.errors).toBe(0);
+  // The frames reach every part: requests are carried out, refused, and connections cut off.
+  for (const count of [
+    counters.bytesRead,
+    counters.bytesWritten,
+    counters.requestsRefused,
+    counters.connectionsRefused,
+  ]) {
+    expect(count).toBeGreaterThan(0);
+  }
+  const client = await (await running.client()).go();
+  expect(Buffer.compare(await client.read(0, SIZE), device.content)).toBe(0);
+});
+
+test(`valid requests on four connections do what a model does, seed ${seed}`, async () => {
+  const device = new MemoryDevice(SIZE);
+  running = await startServer(device);
+  const random = randomFrom(seed ^ 0x5eed);
+  const model = new Uint8Array(SIZE);
+  const clients = await Promise.all(
+    (['simple', 'structured', 'extended', 'simple'] as const).map(async (style) =>
+      (await running.client()).go('', { style }),
+    ),
+  );
+  const rounds = Math.min(frameCount, 20_000) / 4;
+  for (let round = 0; round < rounds / 4; round++) {
+    // The connections work on quarters of their own, so that their order does not matter.
+    await Promise.all(
+      clients.map(async (client, i) => {
+        const base = (i * SIZE) / 4;
+        const offset = base + random.below(SIZE / 4 - 9000);
+        const length = 1 + random.below(9000);
+        const kind = random.below(4);
+        const payload = kind === 1 ? random.bytes(length) : undefined;
+        const flags = kind === 1 && client.style === 'extended' ? 32 : 0;
+        const type = [0, 1, 4, 6][kind]!;
+        const { errno, data } = await client.call({ type, flags, offset, length, ...(payload && { payload }) });
+        expect(errno).toBe(0);
+        if (kind === 0) expect(Buffer.compare(data, model.subarray(offset, offset + length))).toBe(0);
+        if (payload) model.set(payload, offset);
+        if (kind === 3) model.fill(0, offset, offset + length);
+        const [first, last] = [Math.ceil(offset / 4096) * 4096, Math.floor((offset + length) / 4096) * 4096];
+        if (kind === 2 && last > first) model.fill(0, first, last);
+      }),
+    );
+  }
+  expect(Buffer.compare(device.content, model)).toBe(0);
+});
