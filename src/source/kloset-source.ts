@@ -41,7 +41,7 @@ export class KlosetSource implements SnapshotSource {
       repository: parts.repository,
       chunks: parts.contentChunks,
       fileOf: (entry) => ({
-        path: fromBytePath(this.#pathOf(entry)),
+        path: fromBytePath(walked.contentPaths.get(entry) ?? this.#pathOf(entry)),
         object: this.#objects.subarray(entry * MAC_BYTES, (entry + 1) * MAC_BYTES),
         sizeBytes: this.tree.sizeBytes[entry]!,
       }),

@@ -34,6 +34,8 @@ export interface WalkedSnapshot {
   readonly tree: SnapshotTree;
   /** 32 bytes an entry; zero for everything but files. */
   readonly objects: Uint8Array;
+  /** Files whose content the snapshot keeps under another path than their own: hard links of a tar archive. */
+  readonly contentPaths: ReadonlyMap<number, BytePath>;
   /** What could not be taken over as recorded. */
   readonly oddities: readonly Oddity[];
 }
@@ -56,6 +58,7 @@ class Walk {
   readonly #inodes = new Map<string, number>();
   /** Entries whose attributes are still to be read, by path. */
   readonly #attributed = new Map<BytePath, { entry: number; names: number }>();
+  readonly #contentPaths = new Map<number, BytePath>();
   /** Tar hard links: entry -> path of the member that it links to. */
   readonly #tarLinks: { readonly entry: number; readonly path: BytePath; readonly target: BytePath }[] = [];
 
@@ -80,7 +83,12 @@ class Walk {
 
   finish(): WalkedSnapshot {
     const tree = this.#builder.finish();
-    return { tree, objects: this.#objects.subarray(0, tree.length * MAC_BYTES), oddities: this.#oddities.list() };
+    return {
+      tree,
+      objects: this.#objects.subarray(0, tree.length * MAC_BYTES),
+      contentPaths: this.#contentPaths,
+      oddities: this.#oddities.list(),
+    };
   }
 
   async #rootEntry(): Promise<KnownEntry> {
@@ -204,6 +212,7 @@ class Walk {
       const target = byPath.get(link.target) ?? (await this.#adoptOutsider(link, groups));
       if (target === undefined) continue;
       this.#builder.linkTarget.delete(link.entry);
+      this.#contentPaths.set(link.entry, link.target);
       const group = groups.get(link.target) ?? new Set([target]);
       groups.set(link.target, group.add(link.entry));
     }
