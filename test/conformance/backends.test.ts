@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { mapConcurrently } from '../../src/core/concurrency.ts';
 import { HttpStore } from '../../src/kloset/http-store.ts';
 import { LocalStore } from '../../src/kloset/local-store.ts';
 import { PtarHttpStore } from '../../src/kloset/ptar-http-store.ts';
@@ -7,6 +8,7 @@ import { cleanupAfterAll, cleanupAfterEach, copyOfStore } from '../support/fixtu
 import { startFileServer, startPlakarServerDouble } from '../support/plakar-server-double.ts';
 import { startRealPlakarServer } from '../support/plakar-server-real.ts';
 import { requires } from '../support/requires.ts';
+import { fillBucket, s3StoreAt, startS3Server } from '../support/s3-server.ts';
 import { contentOfArchive, contentOfDirectory, sampleArchive, sampleDirectory } from '../support/store-content.ts';
 import { runStoreSuite } from './store-suite.ts';
 
@@ -58,5 +60,49 @@ describe.skipIf(needPlakar.missing)(needPlakar.title('the real plakar server'), 
     expect(target).toEqual(packfile.subarray(50, 150));
     await (await server)?.restart();
     expect(await store.list('states')).toEqual([...directory.states.keys()]);
+  });
+});
+
+const needS3 = requires('s3-server');
+describe.skipIf(needS3.missing)(needS3.title('a real S3 server'), () => {
+  const cleanupAtEnd = cleanupAfterAll();
+  let server: ReturnType<typeof startS3Server> | undefined;
+  const start = () => {
+    server ??= startS3Server(cleanupAtEnd).then(async (started) => {
+      await fillBucket(started, 'backups', 'some/where/', sampleDirectory);
+      return started;
+    });
+    return server;
+  };
+
+  runStoreSuite({
+    name: 'S3Store',
+    content: directory,
+    open: async () => s3StoreAt(await start(), '/backups/some/where'),
+  });
+
+  it('lists neither frozen copies nor strangers, and names what exists only frozen', async () => {
+    const started = await start();
+    await started.client.makeBucket('frozen');
+    const [id, packfile] = [...directory.packfiles][0]!;
+    const key = `packfiles/${id.slice(0, 2)}/${id}.frozen`;
+    for (const name of [key, `packfiles/${id}`, 'packfiles/tmp.123', 'CONFIG.frozen']) {
+      await started.client.putObject('frozen', name, packfile);
+    }
+    const store = s3StoreAt(started, '/frozen');
+    cleanup.add(() => store.close());
+    expect(await store.list('packfiles')).toEqual([]);
+    await expect(store.readPackfile(id, 0, new Uint8Array(1))).rejects.toThrow(/cold storage/);
+    await expect(store.readConfig()).rejects.toMatchObject({ name: 'UserError', exitCode: 66 });
+  });
+
+  it('lists more names than one answer holds', async () => {
+    const started = await start();
+    await started.client.makeBucket('many');
+    const ids = Array.from({ length: 1100 }, (_, index) => index.toString(16).padStart(64, '0'));
+    await mapConcurrently(ids, 16, (id) => started.client.putObject('many', `states/00/${id}`, Buffer.alloc(1)));
+    const store = s3StoreAt(started, '/many');
+    cleanup.add(() => store.close());
+    expect(await store.list('states')).toEqual(ids);
   });
 });

@@ -1,9 +1,11 @@
 /** A real S3 server process over a folder, for tests behind requires('s3-server'). */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { join, relative } from 'node:path';
 import { Client } from 'minio';
+import { parseS3Location } from '../../src/kloset/s3-location.ts';
+import { S3Store } from '../../src/kloset/s3-store.ts';
 import { type Cleanup, temporaryFolder } from './fixtures.ts';
 import { answersHttp, freePort } from './ports.ts';
 import { findCommand } from './requires.ts';
@@ -35,6 +37,26 @@ export async function startS3Server(cleanup: Cleanup): Promise<S3Server> {
   }
   const client = new Client({ endPoint: '127.0.0.1', port, useSSL: false, region: 'us-east-1', ...keys });
   return { endpoint, port, ...keys, client, close };
+}
+
+/** Puts the files of a directory store into a new bucket, each under `prefix` and its path. */
+export async function fillBucket(server: S3Server, bucket: string, prefix: string, directory: string): Promise<void> {
+  await server.client.makeBucket(bucket);
+  const files = readdirSync(directory, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
+  for (const file of files) {
+    const path = join(file.parentPath, file.name);
+    await server.client.putObject(bucket, prefix + relative(directory, path), readFileSync(path));
+  }
+}
+
+/** The store under test, with the server's own keys. */
+export function s3StoreAt(server: S3Server, path: string, access = accessOf(server)): S3Store {
+  const settings = parseS3Location(`s3://${server.endpoint}${path}`, { use_tls: 'false' });
+  return new S3Store({ settings, access, connectionsMax: 8, stallTimeoutMs: 30_000 });
+}
+
+function accessOf({ accessKey, secretKey }: S3Server) {
+  return { accessKey, secretKey };
 }
 
 /** versitygw checks signatures, so it is preferred; moto's server takes any key. */
