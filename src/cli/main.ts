@@ -59,7 +59,8 @@ async function main(): Promise<void> {
     .wrap(Math.min(120, process.stdout.columns ?? 120))
     .epilogue('Exit codes: 0 done, 1 failed, 64 usage, 65 damaged data, 66 no such store, 77 passphrase, 78 version.')
     .fail((message, error) => {
-      throw error ?? new UserError(`${message} "kloset-nbd --help" shows how it is used.`);
+      // yargs spreads some complaints over several lines.
+      throw error ?? new UserError(`${message.replace(/\s+/g, ' ')} "kloset-nbd --help" shows how it is used.`);
     });
   await parser.parseAsync();
 }

@@ -43,7 +43,10 @@ describe.skipIf(needInfo.missing)(needInfo.title('exports'), () => {
 
   test('naming snapshots exports those only, the first as the default', async () => {
     const { uris } = await serve(shortId(before));
-    expect((await listExports(uris[0]!)).map((one) => one['export-name'])).toEqual([shortId(before)]);
+    expect((await listExports(uris[0]!)).map((one) => one['export-name'])).toEqual([
+      shortId(before),
+      `${shortId(before)}@base`,
+    ]);
     await expect(describeExport(exportUri(uris[0]!, shortId(after)))).rejects.toThrow();
   });
 
