@@ -5,13 +5,12 @@ import { Closers } from '../core/closers.ts';
 import { ByteBudget } from '../core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
-import { UserError } from '../core/errors.ts';
 import { MiB } from '../core/units.ts';
-import { LocalStore } from '../kloset/local-store.ts';
-import { PtarStore } from '../kloset/ptar-store.ts';
+import { resolveStore } from '../kloset/plakar-config.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
 import { listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
 import type { KlosetStore } from '../kloset/store.ts';
+import { openResolvedStore } from '../kloset/store-location.ts';
 import { ChunkCache } from '../source/chunk-cache.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
 import { KlosetSource } from '../source/kloset-source.ts';
@@ -114,22 +113,10 @@ export function defaultLocation(environment: NodeJS.ProcessEnv): string {
   return environment.PLAKAR_REPOSITORY || path.join(homedir(), '.plakar');
 }
 
-/** The back-end for a location as an operator gives it. Throws UserError for kinds that are not read. */
+/**
+ * The back-end for a location as an operator gives it, `@NAME` of plakar's configuration included. Throws UserError for
+ * kinds that are not read.
+ */
 export function openLocation(location: string): KlosetStore {
-  if (location === '') throw new UserError('--store names no location: it is empty.');
-  const [, scheme, rest = ''] = /^([a-z][a-z0-9+.-]*):(?:\/\/)?(.*)$/is.exec(location) ?? [
-    undefined,
-    undefined,
-    location,
-  ];
-  const isLocal = scheme === undefined || scheme === 'fs' || scheme === 'ptar';
-  if (!isLocal || location.startsWith('@')) {
-    const what = scheme === undefined ? "a name of plakar's configuration" : `a location of kind ${scheme}:`;
-    throw new UserError(
-      `"${location}" is ${what}; this version of kloset-nbd opens local directories and .ptar files only. Give a path.`,
-    );
-  }
-  const file = path.resolve(rest);
-  // As plakar has it: a name that ends in .ptar is an archive whatever the scheme says.
-  return file.endsWith('.ptar') ? new PtarStore(file) : new LocalStore(file);
+  return openResolvedStore(resolveStore(location, process.env), { environment: process.env });
 }

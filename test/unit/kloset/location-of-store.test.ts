@@ -1,0 +1,59 @@
+import { describe, expect, it } from 'vitest';
+import { UserError } from '../../../src/core/errors.ts';
+import { LocalStore } from '../../../src/kloset/local-store.ts';
+import { PtarStore } from '../../../src/kloset/ptar-store.ts';
+import { RetryingStore } from '../../../src/kloset/retrying-store.ts';
+import { classifyLocation, openResolvedStore } from '../../../src/kloset/store-location.ts';
+
+const environment = { AWS_EC2_METADATA_DISABLED: 'true' };
+
+async function open(location: string, options = {}) {
+  const store = openResolvedStore({ location, options }, { environment });
+  await store.close();
+  return store;
+}
+
+describe('classifyLocation', () => {
+  it.each([
+    ['/srv/a', 'directory'],
+    ['a:b', 'directory'],
+    ['fs:/srv/a', 'directory'],
+    ['fs:///srv/a', 'directory'],
+    ['/srv/a.ptar', 'archive'],
+    ['fs:/srv/a.ptar', 'archive'],
+    ['ptar:/srv/a', 'archive'],
+    ['http://h/a.ptar', 'plakar-server'],
+    ['HTTPS://h', 'plakar-server'],
+    ['ptar+http://h/a', 'web-archive'],
+    ['ptar+https://h/a', 'web-archive'],
+    ['s3://h/b', 's3'],
+    ['sftp://h/b', 'other'],
+    ['rclone:x', 'other'],
+  ])('takes %s for a %s', (location, kind) => {
+    expect(classifyLocation(location).kind).toBe(kind);
+  });
+});
+
+describe('openResolvedStore', () => {
+  it('makes the back-end of a location, with retries where there is a network', async () => {
+    expect(await open('/srv/a')).toBeInstanceOf(LocalStore);
+    expect((await open('fs:///srv/a')).location).toBe('/srv/a');
+    expect(await open('ptar:/srv/a')).toBeInstanceOf(PtarStore);
+    expect(await open('http://127.0.0.1:1/base')).toBeInstanceOf(RetryingStore);
+    expect((await open('http://u:p@127.0.0.1:1/base')).location).toBe('http://127.0.0.1:1/base');
+    expect((await open('ptar+http://127.0.0.1:1/a')).location).toBe('ptar+http://127.0.0.1:1/a');
+    const keys = { access_key: 'a', secret_access_key: 'b' };
+    expect((await open('s3://127.0.0.1:1/b/p/', keys)).location).toBe('s3://127.0.0.1:1/b/p');
+  });
+
+  it.each([
+    ['sftp://h/b', {}],
+    ['s3://127.0.0.1/b', {}],
+    ['http://user:hidden@', {}],
+    ['http://h', { tls_no_verify: 'maybe' }],
+  ])('refuses %s %j', (location, options) => {
+    const opening = () => openResolvedStore({ location, options }, { environment });
+    expect(opening).toThrow(UserError);
+    expect(opening).not.toThrow(/hidden/);
+  });
+});
