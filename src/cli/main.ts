@@ -12,6 +12,7 @@ import {
 import { defaultLocation } from '../exports/open-store.ts';
 import { logLevels } from '../observability/log.ts';
 import { normaliseArguments } from './arguments.ts';
+import { digestCommand } from './digest.ts';
 import { serveCommand } from './serve.ts';
 import { snapshotsCommand } from './snapshots.ts';
 
@@ -45,6 +46,7 @@ async function main(): Promise<void> {
     .option('log-level', { describe: 'What is logged to standard error', choices: logLevels, default: 'info' as const })
     .command(serveCommand)
     .command(snapshotsCommand)
+    .command(digestCommand)
     .demandCommand(1, 'Name a command: serve or snapshots.')
     .strict()
     .check(requireSingleOptions)
