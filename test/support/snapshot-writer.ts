@@ -19,6 +19,8 @@ export interface WrittenEntry {
   readonly attributes?: Readonly<Record<string, string>>;
   /** Names among them whose value is lost. */
   readonly attributesWithoutValue?: readonly string[];
+  /** The directory that its record names, if another than its path's. */
+  readonly recordedParent?: string;
   /** Its vfs-entry blob is not stored. */
   readonly blobMissing?: boolean;
 }
@@ -80,7 +82,7 @@ function encodeEntry(store: StoreWriter, entry: WrittenEntry): Buffer {
   const size = entry.size ?? (content ?? []).reduce((bytes, chunk) => bytes + chunk.byteLength, 0);
   const names = [...Object.keys(entry.attributes ?? {}), ...(entry.attributesWithoutValue ?? [])];
   return encodeMsgpack({
-    parent_path: new Str(isRoot ? '/' : parent),
+    parent_path: new Str(entry.recordedParent ?? (isRoot ? '/' : parent)),
     file_info: {
       name: new Str(name),
       size,
