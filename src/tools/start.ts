@@ -26,12 +26,13 @@ write is gone when this server ends, and the backup stays as it is. In another t
     ${attach}
     mount /dev/nbd0 /mnt
   or without that module, through FUSE and a loop device (Debian: libnbd-bin):
-    mkdir -p /tmp/kloset-nbd && nbdfuse /tmp/kloset-nbd '${uri}' &
+    mkdir -p /tmp/kloset-nbd
+    nbdfuse /tmp/kloset-nbd '${uri}' &
     mount -o loop /tmp/kloset-nbd/nbd /mnt
 
   Then PostgreSQL (Debian: postgresql-15):
     chown -R postgres: /mnt
-    su postgres -c "/usr/lib/postgresql/15/bin/pg_ctl -D /mnt -o '-k /tmp -p 5433' -l /tmp/pg.log -w start"
+    su postgres -c "/usr/lib/postgresql/15/bin/pg_ctl -D /mnt -o '-k /tmp -p 5433' -l /tmp/kloset-nbd.log -w start"
     psql -h /tmp -p 5433 -U postgres -c 'select count(*) from photo'      # 3920
 
   And back:
