@@ -5,6 +5,7 @@ import { Closers } from '../core/closers.ts';
 import { ByteBudget } from '../core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
+import { UserError } from '../core/errors.ts';
 import { MiB } from '../core/units.ts';
 import { resolveStore } from '../kloset/plakar-config.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
@@ -118,5 +119,6 @@ export function defaultLocation(environment: NodeJS.ProcessEnv): string {
  * kinds that are not read.
  */
 export function openLocation(location: string): KlosetStore {
+  if (location === '') throw new UserError('--store names no location: it is empty.');
   return openResolvedStore(resolveStore(location, process.env), { environment: process.env });
 }
