@@ -10,9 +10,9 @@
  */
 import { CorruptStoreError, OverlayError, ProtocolError, StoreUnavailableError, UserError } from '../core/errors.ts';
 import type { ExportCatalog, ExportLease } from '../core/export-catalog.ts';
+import type { ExportDevice } from '../core/export-device.ts';
 import type { Log } from '../core/log.ts';
 import { describeError, isBug } from './errno.ts';
-import type { ExportDevice } from './export-device.ts';
 import {
   type Answer,
   begin,

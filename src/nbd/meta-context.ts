@@ -6,7 +6,7 @@
  *
  * Queries: `namespace:` lists all of a namespace and selects nothing; `namespace:leaf` lists and selects that one.
  */
-import type { DeviceExtent, ExportDevice } from './export-device.ts';
+import type { DeviceExtent, ExportDevice } from '../core/export-device.ts';
 
 export interface MetaContext {
   readonly name: string;

@@ -13,10 +13,10 @@
  */
 import { ProtocolError } from '../core/errors.ts';
 import type { ExportLease } from '../core/export-catalog.ts';
+import type { ExportDevice } from '../core/export-device.ts';
 import type { Log } from '../core/log.ts';
 import type { NbdCounters } from './counters.ts';
 import { describeError, errnoOf, isBug } from './errno.ts';
-import type { ExportDevice } from './export-device.ts';
 import type { Frame, FramePool } from './frame-pool.ts';
 import type { Session } from './handshake.ts';
 import { type InFlight, InFlightAccount } from './in-flight.ts';

@@ -1,6 +1,6 @@
 import { assert } from '../../src/core/errors.ts';
+import type { DeviceExtent, ExportDevice } from '../../src/core/export-device.ts';
 import { BLOCK_SIZE, type ByteRange } from '../../src/core/units.ts';
-import type { DeviceExtent, ExportDevice } from '../../src/nbd/export-device.ts';
 import { MemoryDevice } from './memory-device.ts';
 
 /** A memory device with all that the NBD server knows to offer: block status by looking, fast zeroes, prefetch. */

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
-import type { DeviceExtent } from '../../../src/nbd/export-device.ts';
+import type { DeviceExtent } from '../../../src/core/export-device.ts';
 import { contextsOf, listContexts, metaContexts, selectContexts, statusRuns } from '../../../src/nbd/meta-context.ts';
 import { MemoryDevice } from '../../support/memory-device.ts';
 import { StatusDevice } from '../../support/nbd-status-device.ts';

@@ -1,6 +1,6 @@
-/** What a device may offer beyond the contract in core/device.ts; the server advertises what it finds. */
-import type { BlockDevice } from '../core/device.ts';
-import type { ByteRange } from '../core/units.ts';
+/** What a device may offer beyond device.ts; a server advertises what it finds. */
+import type { BlockDevice } from './device.ts';
+import type { ByteRange } from './units.ts';
 
 /** A run of bytes in one state. */
 export interface DeviceExtent {
