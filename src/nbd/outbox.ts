@@ -12,9 +12,9 @@ import type { Flight } from './transmission.ts';
 export class Outbox {
   readonly #socket: Socket;
   readonly #sent: (flights: readonly Flight[]) => void;
-  /** The batch being gathered; its last slice is held back until it is known to be the last. */
+  /** The batch being gathered: slices to send, and whose they are. */
   #batch: Flight[] = [];
-  #held: Buffer | undefined;
+  readonly #slices: Buffer[] = [];
   /** Batches the socket has, until their callbacks. */
   readonly #outstanding = new Set<readonly Flight[]>();
   #progressMs = 0;
@@ -31,14 +31,9 @@ export class Outbox {
   }
 
   send(bytes: Buffer, flight: Flight): void {
-    if (this.#held === undefined) {
-      this.#socket.cork();
-      // Promises that settle in this turn come before it: nextTick's queue is looked at when theirs is empty.
-      process.nextTick(this.#flush);
-    } else {
-      this.#socket.write(this.#held);
-    }
-    this.#held = bytes;
+    // Promises that settle in this turn come before it: nextTick's queue is looked at when theirs is empty.
+    if (this.#slices.length === 0) process.nextTick(this.#flush);
+    this.#slices.push(bytes);
     this.#batch.push(flight);
   }
 
@@ -47,22 +42,27 @@ export class Outbox {
     const left = [...this.#outstanding, this.#batch];
     this.#outstanding.clear();
     this.#batch = [];
-    this.#held = undefined;
+    this.#slices.length = 0;
     for (const batch of left) this.#sent(batch);
   }
 
   #writeBatch(): void {
-    if (this.#held === undefined) return; // Closed in between.
+    const last = this.#slices.pop();
+    if (last === undefined) return; // Closed in between.
     const batch = this.#batch;
+    this.#batch = [];
     if (this.#outstanding.size === 0) this.#progressMs = performance.now();
     this.#outstanding.add(batch);
-    this.#socket.write(this.#held, () => {
+    // A lone reply, as clients get that wait for each, needs no cork: that would put it through the stream's queue.
+    const several = this.#slices.length > 0;
+    if (several) this.#socket.cork();
+    for (const slice of this.#slices) this.#socket.write(slice);
+    this.#slices.length = 0;
+    this.#socket.write(last, () => {
       this.#progressMs = performance.now();
       // False if close has dealt with it.
       if (this.#outstanding.delete(batch)) this.#sent(batch);
     });
-    this.#batch = [];
-    this.#held = undefined;
-    this.#socket.uncork();
+    if (several) this.#socket.uncork();
   }
 }
