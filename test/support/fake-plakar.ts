@@ -59,6 +59,8 @@ export class FakeChild {
     hello: { pid: number; words: string[]; passphrase?: string },
   ) {
     this.#socket = socket;
+    // A child that was killed takes no more commands; tests see that by `gone`.
+    socket.on('error', () => {});
     this.pid = hello.pid;
     // The interpreter and the script come first.
     this.args = hello.words.slice(2);
