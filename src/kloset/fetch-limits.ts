@@ -20,6 +20,15 @@ export const SHORT_READ_ATTEMPTS_MAX = 3;
 export const BACKOFF_MS_FIRST = 100;
 export const BACKOFF_MS_MAX = 5_000;
 
+/** What one request of a read-ahead brings, bytes: 20 ms at 100 Mbit/s, some 300 metadata blobs of one backup side by side. */
+export const READ_AHEAD_WINDOW_BYTES = 256 * KiB;
+
+/** Reads above this many bytes are chunks of large files: they are fetched alone, as nothing near them need be wanted. */
+export const READ_AHEAD_READ_BYTES_MAX = 64 * KiB;
+
+/** Windows kept, bytes: the metadata being walked through, in several packfiles at once. */
+export const READ_AHEAD_BYTES_MAX = 16 * MiB;
+
 /** Answer to a listing, bytes: 67 a resource make it two million packfiles, more than 100 TiB of store. */
 export const LISTING_BYTES_MAX = 128 * MiB;
 

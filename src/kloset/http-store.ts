@@ -2,7 +2,7 @@ import { CorruptStoreError, exitCodes, StoreUnavailableError, UserError } from '
 import { LISTING_BYTES_MAX } from './fetch-limits.ts';
 import { fillFromBody, HttpClient, type HttpClientOptions, meansNobodyThere, readBody } from './http-client.ts';
 import { CONFIG_BYTES_MAX, STATE_BYTES_MAX } from './limits.ts';
-import { MissingResourceError, RESOURCE_ID_PATTERN, type ReadOptions, type StoppableStore } from './remote-store.ts';
+import { MissingResourceError, RESOURCE_ID_PATTERN, type ReadOptions, type RemoteStore } from './remote-store.ts';
 import type { ResourceKind } from './store.ts';
 
 /** How CONFIG begins; any web server answers `GET /` with something (kloset-format 1, 3). */
@@ -13,7 +13,7 @@ const CONFIG_MAGICS = ['_KLOSET_', '_PLAKAR_'];
  * the answer to one is 200, everything that fails is 500, and until `GET /` was asked after each of its starts it
  * does not find its own store.
  */
-export class HttpStore implements StoppableStore {
+export class HttpStore implements RemoteStore {
   readonly location: string;
   readonly #client: HttpClient;
 
@@ -55,26 +55,32 @@ export class HttpStore implements StoppableStore {
     });
   }
 
-  async readPackfile(id: string, offset: number, target: Uint8Array, { signal }: ReadOptions = {}): Promise<void> {
+  async readPackfile(id: string, offset: number, target: Uint8Array, options: ReadOptions = {}): Promise<void> {
+    const received = await this.readPackfileUpTo(id, offset, target, options);
+    if (received < target.byteLength) {
+      throw new CorruptStoreError(`packfile ${id}: it ends before byte ${offset + target.byteLength}`);
+    }
+  }
+
+  async readPackfileUpTo(
+    id: string,
+    offset: number,
+    target: Uint8Array,
+    { signal }: ReadOptions = {},
+  ): Promise<number> {
     // A range of no bytes cannot be asked for here: its end would not be beyond its start, which is answered with 400.
-    if (target.byteLength === 0) return;
+    if (target.byteLength === 0) return 0;
     const what = `packfile ${id}`;
-    const end = offset + target.byteLength;
-    await this.#primed({ signal }, async () => {
-      const response = await this.#client.request({
-        method: 'GET',
-        path: `/resources/packfiles/${id}`,
-        headers: { range: `bytes=${offset}-${end}` },
-        signal,
-        what,
-      });
+    const path = `/resources/packfiles/${id}`;
+    const headers = { range: `bytes=${offset}-${offset + target.byteLength}` };
+    return this.#primed({ signal }, async () => {
+      const response = await this.#client.request({ method: 'GET', path, headers, signal, what });
       // A caching proxy that knows the standard answers 206 with the end included: one byte more, and dropped.
       if (response.statusCode === 206 && !startsAt(response.headers['content-range'], offset)) {
         response.destroy();
         throw new StoreUnavailableError(`${what}: the server sends another range than was asked for`);
       }
-      const received = await fillFromBody(response, target, { what, slackBytes: 1 });
-      if (received < target.byteLength) throw new CorruptStoreError(`${what}: it ends before byte ${end}`);
+      return Math.min(await fillFromBody(response, target, { what, slackBytes: 1 }), target.byteLength);
     });
   }
 

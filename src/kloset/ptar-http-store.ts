@@ -11,7 +11,7 @@ import {
   ptarTrailer,
   requirePtarSize,
 } from './ptar-layout.ts';
-import type { ReadOptions, StoppableStore } from './remote-store.ts';
+import type { ReadOptions, RemoteStore } from './remote-store.ts';
 import type { ResourceKind } from './store.ts';
 
 interface OpenedArchive extends PtarSections {
@@ -24,7 +24,7 @@ interface OpenedArchive extends PtarSections {
  * A `.ptar` file on an ordinary web server (kloset-format 2.2): HEAD for its size, then ranges as RFC 9110 has them, end
  * included. A file that is replaced while it is open is noticed by its size or ETag and read no further.
  */
-export class PtarHttpStore implements StoppableStore {
+export class PtarHttpStore implements RemoteStore {
   readonly location: string;
   readonly #client: HttpClient;
   #opened: Promise<OpenedArchive> | undefined;
@@ -62,6 +62,13 @@ export class PtarHttpStore implements StoppableStore {
       throw new CorruptStoreError(`packfile ${id}: it ends before byte ${offset + target.byteLength}`);
     }
     await this.#fill(opened, packfile.offset + offset, target, `packfile ${id}`, options);
+  }
+
+  async readPackfileUpTo(id: string, offset: number, target: Uint8Array, options: ReadOptions = {}): Promise<number> {
+    const { packfile } = await this.#open(options);
+    const available = target.subarray(0, Math.max(0, packfile.length - offset));
+    await this.readPackfile(id, offset, available, options);
+    return available.byteLength;
   }
 
   async close(): Promise<void> {

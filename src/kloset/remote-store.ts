@@ -15,6 +15,12 @@ export interface StoppableStore extends KlosetStore {
   readPackfile(id: string, offset: number, target: Uint8Array, options?: ReadOptions): Promise<void>;
 }
 
+/** One that can also be read without knowing where a packfile ends: for reading ahead. */
+export interface RemoteStore extends StoppableStore {
+  /** As readPackfile, but fills only what there is; resolves to how many bytes that are. `offset` lies inside. */
+  readPackfileUpTo(id: string, offset: number, target: Uint8Array, options?: ReadOptions): Promise<number>;
+}
+
 interface Extras {
   readonly details?: ErrorDetails;
   readonly cause?: unknown;

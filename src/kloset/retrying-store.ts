@@ -9,7 +9,7 @@ import {
   REQUEST_TIMEOUT_MS,
   SHORT_READ_ATTEMPTS_MAX,
 } from './fetch-limits.ts';
-import { type ReadOptions, type StoppableStore, TransientStoreError } from './remote-store.ts';
+import { type ReadOptions, type RemoteStore, TransientStoreError } from './remote-store.ts';
 import { Slots } from './slots.ts';
 import type { ResourceKind } from './store.ts';
 
@@ -39,9 +39,9 @@ interface Reading {
  * so that it looks whole - with pauses that double. What cannot pass is handed on at once. When the budget is spent,
  * rejects with StoreUnavailableError. The store beneath must heed signals wherever it can stall.
  */
-export class RetryingStore implements StoppableStore {
+export class RetryingStore implements RemoteStore {
   readonly location: string;
-  readonly #store: StoppableStore;
+  readonly #store: RemoteStore;
   readonly #budgetMs: number;
   readonly #requestTimeoutMs: number;
   readonly #log: Log;
@@ -51,7 +51,7 @@ export class RetryingStore implements StoppableStore {
   readonly #stops = new Set<AbortController>();
   #isClosed = false;
 
-  constructor(store: StoppableStore, options: RetryingStoreOptions = {}) {
+  constructor(store: RemoteStore, options: RetryingStoreOptions = {}) {
     this.location = store.location;
     this.#store = store;
     this.#budgetMs = options.fetchTimeoutMs ?? FETCH_TIMEOUT_MS_DEFAULT;
@@ -80,6 +80,11 @@ export class RetryingStore implements StoppableStore {
   readPackfile(id: string, offset: number, target: Uint8Array, { signal }: ReadOptions = {}): Promise<void> {
     const reading = { what: `packfile ${id}`, attemptTimeoutMs: this.#requestTimeoutMs, signal };
     return this.#read(reading, (options) => this.#store.readPackfile(id, offset, target, options));
+  }
+
+  readPackfileUpTo(id: string, offset: number, target: Uint8Array, { signal }: ReadOptions = {}): Promise<number> {
+    const reading = { what: `packfile ${id}`, attemptTimeoutMs: this.#requestTimeoutMs, signal };
+    return this.#read(reading, (options) => this.#store.readPackfileUpTo(id, offset, target, options));
   }
 
   /** Stops what is under way, pauses included. */

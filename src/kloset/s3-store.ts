@@ -10,7 +10,7 @@ import {
   MissingResourceError,
   RESOURCE_ID_PATTERN,
   type ReadOptions,
-  type StoppableStore,
+  type RemoteStore,
   TransientStoreError,
 } from './remote-store.ts';
 import type { S3Access } from './s3-credentials.ts';
@@ -44,7 +44,7 @@ const MISSING_CODES: readonly string[] = ['NoSuchKey', 'NotFound', 'NoSuchVersio
  * A store in an S3-compatible object store (kloset-format 2.4). Only GET and HEAD are ever sent. Under storage classes
  * that freeze, the writer keeps a copy with `.frozen` at the end of its key: what exists only so cannot be read.
  */
-export class S3Store implements StoppableStore {
+export class S3Store implements RemoteStore {
   readonly location: string;
   readonly #settings: S3Settings;
   readonly #access: S3Access;
@@ -106,18 +106,24 @@ export class S3Store implements StoppableStore {
   }
 
   async readPackfile(id: string, offset: number, target: Uint8Array, options: ReadOptions = {}): Promise<void> {
-    if (target.byteLength === 0) return;
+    const received = await this.readPackfileUpTo(id, offset, target, options);
+    if (received < target.byteLength) {
+      throw new CorruptStoreError(`packfile ${id}: it ends before byte ${offset + target.byteLength}`);
+    }
+  }
+
+  async readPackfileUpTo(id: string, offset: number, target: Uint8Array, options: ReadOptions = {}): Promise<number> {
+    if (target.byteLength === 0) return 0;
     const what = `packfile ${id}`;
     const key = keyOf('packfiles', id);
-    const last = offset + target.byteLength - 1;
     try {
-      const response = await this.#get(key, { range: `bytes=${offset}-${last}` }, what, options);
+      const range = `bytes=${offset}-${offset + target.byteLength - 1}`;
+      const response = await this.#get(key, { range }, what, options);
       if (response.statusCode !== 206 || !response.headers['content-range']?.startsWith(`bytes ${offset}-`)) {
         response.destroy();
         throw new StoreUnavailableError(`${what}: the server ignores ranges`);
       }
-      const received = await fillStoppable(response, target, what, options);
-      if (received < target.byteLength) throw new CorruptStoreError(`${what}: it ends before byte ${last + 1}`);
+      return await fillStoppable(response, target, what, options);
     } catch (error) {
       if (error instanceof MissingResourceError) throw await this.#frozenOr(error, key, what);
       throw error;

@@ -8,7 +8,8 @@ import { LocalStore } from './local-store.ts';
 import type { ResolvedStore } from './plakar-config.ts';
 import { PtarHttpStore } from './ptar-http-store.ts';
 import { PtarStore } from './ptar-store.ts';
-import type { StoppableStore } from './remote-store.ts';
+import { ReadAheadStore } from './read-ahead-store.ts';
+import type { RemoteStore } from './remote-store.ts';
 import { RetryingStore } from './retrying-store.ts';
 import { findS3Access } from './s3-credentials.ts';
 import { flag, parseS3Location } from './s3-location.ts';
@@ -75,16 +76,17 @@ export function openResolvedStore({ location, options }: ResolvedStore, opening:
     case 'web-archive': {
       const url = parseUrl(location.replace(/^ptar\+/i, ''));
       const verifyCertificate = !flag(options, 'tls_no_verify', false);
-      if (kind === 'web-archive') return retrying(new PtarHttpStore({ ...network, url, verifyCertificate }), opening);
+      if (kind === 'web-archive')
+        return overNetwork(new PtarHttpStore({ ...network, url, verifyCertificate }), opening);
       const { auth_token: authToken } = options;
-      return retrying(new HttpStore({ ...network, url, verifyCertificate, authToken }), opening);
+      return overNetwork(new HttpStore({ ...network, url, verifyCertificate, authToken }), opening);
     }
     case 's3': {
       const { environment } = opening;
       const region = environment.AWS_REGION || environment.AWS_DEFAULT_REGION;
       const settings = parseS3Location(location, options, region);
       const access = findS3Access(settings.host, options, environment);
-      return retrying(new S3Store({ ...network, settings, access }), opening);
+      return overNetwork(new S3Store({ ...network, settings, access }), opening);
     }
     case 'other':
       throw new UserError(
@@ -93,12 +95,14 @@ export function openResolvedStore({ location, options }: ResolvedStore, opening:
   }
 }
 
-function retrying(store: StoppableStore, opening: OpenOptions): KlosetStore {
-  return new RetryingStore(store, {
+/** Every request is tried again as needed, and small ones bring their surroundings along. */
+function overNetwork(store: RemoteStore, opening: OpenOptions): KlosetStore {
+  const retrying = new RetryingStore(store, {
     fetchTimeoutMs: opening.fetchTimeoutMs ?? FETCH_TIMEOUT_MS_DEFAULT,
     fetchConcurrency: opening.fetchConcurrency ?? FETCH_CONCURRENCY_DEFAULT,
     ...(opening.log === undefined ? {} : { log: opening.log }),
   });
+  return new ReadAheadStore(retrying);
 }
 
 /** Never quoted in full: an address can hold a password. */

@@ -1,9 +1,16 @@
 import { describe, expect, it } from 'vitest';
 import { mapConcurrently } from '../../src/core/concurrency.ts';
+import type { Clock } from '../../src/kloset/clock.ts';
+import { REQUEST_TIMEOUT_MS } from '../../src/kloset/fetch-limits.ts';
 import { HttpStore } from '../../src/kloset/http-store.ts';
 import { LocalStore } from '../../src/kloset/local-store.ts';
 import { PtarHttpStore } from '../../src/kloset/ptar-http-store.ts';
 import { PtarStore } from '../../src/kloset/ptar-store.ts';
+import { ReadAheadStore } from '../../src/kloset/read-ahead-store.ts';
+import { type RemoteStore, TransientStoreError } from '../../src/kloset/remote-store.ts';
+import { RetryingStore } from '../../src/kloset/retrying-store.ts';
+import { openResolvedStore } from '../../src/kloset/store-location.ts';
+import { FaultStore, MemoryStore } from '../support/fault-store.ts';
 import { cleanupAfterAll, cleanupAfterEach, copyOfStore } from '../support/fixtures.ts';
 import { startFileServer, startPlakarServerDouble } from '../support/plakar-server-double.ts';
 import { startRealPlakarServer } from '../support/plakar-server-real.ts';
@@ -35,6 +42,52 @@ runStoreSuite({
   open: async () => {
     const server = await startFileServer(cleanup, sampleArchive);
     return new PtarHttpStore({ ...overNetwork, url: new URL(`${server.url}/backups/archive.ptar`) });
+  },
+});
+
+/** Fails every third call in a way that passes; time-outs never come, and pauses take no time. */
+function faulty(store: RemoteStore): RetryingStore {
+  let calls = 0;
+  const flaky = new FaultStore(store, () => (++calls % 3 === 0 ? new TransientStoreError('503') : undefined));
+  const hasty: Clock = {
+    now: () => 0,
+    after: (delayMs, action) => {
+      if (delayMs < REQUEST_TIMEOUT_MS) setImmediate(action);
+      return () => undefined;
+    },
+  };
+  return new RetryingStore(flaky, { clock: hasty });
+}
+
+runStoreSuite({
+  name: 'RetryingStore over failures',
+  content: directory,
+  open: async () => faulty(new MemoryStore(directory)),
+});
+
+for (const windowBytes of [512, 64 * 1024]) {
+  runStoreSuite({
+    name: `ReadAheadStore with windows of ${windowBytes} bytes over failures`,
+    content: directory,
+    open: async () => new ReadAheadStore(faulty(new MemoryStore(directory)), { windowBytes }),
+  });
+}
+
+runStoreSuite({
+  name: 'What a location of plakar server opens',
+  content: directory,
+  open: async () => {
+    const server = await startPlakarServerDouble(cleanup, sampleDirectory);
+    return openResolvedStore({ location: server.url, options: {} }, { environment: {} });
+  },
+});
+
+runStoreSuite({
+  name: 'What a location of an archive on a web server opens',
+  content: archive,
+  open: async () => {
+    const server = await startFileServer(cleanup, sampleArchive);
+    return openResolvedStore({ location: `ptar+${server.url}/a`, options: {} }, { environment: {} });
   },
 });
 

@@ -1,22 +1,25 @@
 /** A store that fails as told, and a clock that a test moves. */
+
+import { CorruptStoreError } from '../../src/core/errors.ts';
 import type { Clock } from '../../src/kloset/clock.ts';
-import type { ReadOptions, StoppableStore } from '../../src/kloset/remote-store.ts';
+import { MissingResourceError, type ReadOptions, type RemoteStore } from '../../src/kloset/remote-store.ts';
 import type { ResourceKind } from '../../src/kloset/store.ts';
+import type { StoreContent } from '../conformance/store-suite.ts';
 
 /** What happens to one call instead of the read: an error to reject with, or no answer until it is stopped. */
 export type Fault = Error | 'stall';
 
 /** Asks `next` before each call whether it fails; records the calls. */
-export class FaultStore implements StoppableStore {
+export class FaultStore implements RemoteStore {
   readonly location: string;
   readonly calls: string[] = [];
   /** Calls under way now, and the most there ever were. */
   underWay = 0;
   underWayMost = 0;
-  readonly #store: StoppableStore;
+  readonly #store: RemoteStore;
   readonly #next: (call: string) => Fault | undefined | Promise<Fault | undefined>;
 
-  constructor(store: StoppableStore, next: (call: string) => Fault | undefined | Promise<Fault | undefined>) {
+  constructor(store: RemoteStore, next: (call: string) => Fault | undefined | Promise<Fault | undefined>) {
     this.#store = store;
     this.#next = next;
     this.location = store.location;
@@ -37,6 +40,11 @@ export class FaultStore implements StoppableStore {
   readPackfile(id: string, offset: number, target: Uint8Array, options?: ReadOptions): Promise<void> {
     const call = `packfile ${id} ${offset}+${target.byteLength}`;
     return this.#call(call, options, () => this.#store.readPackfile(id, offset, target, options));
+  }
+
+  readPackfileUpTo(id: string, offset: number, target: Uint8Array, options?: ReadOptions): Promise<number> {
+    const call = `packfile ${id} ${offset}..${target.byteLength}`;
+    return this.#call(call, options, () => this.#store.readPackfileUpTo(id, offset, target, options));
   }
 
   close(): Promise<void> {
@@ -107,30 +115,43 @@ export class ManualClock implements Clock {
   }
 }
 
-/** A store in memory, of which every read is done in one turn of the event loop. */
-export class MemoryStore implements StoppableStore {
+/** Packfiles in memory: every read is done in one turn of the event loop. */
+export class MemoryStore implements RemoteStore {
   readonly location = 'memory';
-  readonly #content: ReadonlyMap<string, Buffer>;
+  readonly #content: StoreContent;
 
-  constructor(packfiles: ReadonlyMap<string, Buffer>) {
-    this.#content = packfiles;
+  constructor(content: StoreContent) {
+    this.#content = content;
   }
 
   async readConfig(): Promise<Uint8Array> {
-    return new Uint8Array(0);
+    return this.#content.config;
   }
 
-  async list(): Promise<string[]> {
-    return [...this.#content.keys()];
+  async list(kind: ResourceKind): Promise<string[]> {
+    return [...this.#content[kind].keys()];
   }
 
-  async readState(): Promise<Uint8Array> {
-    return new Uint8Array(0);
+  async readState(id: string): Promise<Uint8Array> {
+    return resourceOf(this.#content.states, id);
   }
 
   async readPackfile(id: string, offset: number, target: Uint8Array): Promise<void> {
-    target.set(this.#content.get(id)!.subarray(offset, offset + target.byteLength));
+    const filled = await this.readPackfileUpTo(id, offset, target);
+    if (filled < target.byteLength) throw new CorruptStoreError(`packfile ${id}: it ends`);
+  }
+
+  async readPackfileUpTo(id: string, offset: number, target: Uint8Array): Promise<number> {
+    const piece = resourceOf(this.#content.packfiles, id).subarray(offset, offset + target.byteLength);
+    target.set(piece);
+    return piece.byteLength;
   }
 
   async close(): Promise<void> {}
+}
+
+function resourceOf(resources: ReadonlyMap<string, Buffer>, id: string): Buffer {
+  const resource = resources.get(id);
+  if (resource === undefined) throw new MissingResourceError(`there is no ${id}`);
+  return resource;
 }

@@ -6,7 +6,7 @@ import { RetryingStore, type RetryingStoreOptions } from '../../../src/kloset/re
 import { type Fault, FaultStore, ManualClock, MemoryStore } from '../../support/fault-store.ts';
 
 const packfile = Buffer.from('the bytes of a packfile');
-const content = new Map([['id', packfile]]);
+const content = { config: packfile, states: new Map(), packfiles: new Map([['id', packfile]]), namesPackfiles: true };
 
 /** A RetryingStore over a store that fails as `next` says, with a clock that runs only when told. */
 function setUp(next: ConstructorParameters<typeof FaultStore>[1], options: RetryingStoreOptions = {}) {
