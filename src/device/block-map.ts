@@ -40,7 +40,7 @@ export function isZeroValue(value: number): boolean {
 }
 
 /** The value of the block `distance` blocks into a run that begins with `value`. */
-function advance(value: number, distance: number): number {
+export function valueAt(value: number, distance: number): number {
   return isZeroValue(value) ? value : value + distance;
 }
 
@@ -85,7 +85,7 @@ export class BlockMap {
     const runFirst = words[index * WORDS]!;
     if (runFirst > first) return { first, count: Math.min(end, runFirst) - first, value: undefined };
     const runEnd = runFirst + words[index * WORDS + 1]!;
-    const value = advance(words[index * WORDS + 2]!, first - runFirst);
+    const value = valueAt(words[index * WORDS + 2]!, first - runFirst);
     return { first, count: Math.min(end, runEnd) - first, value };
   }
 
@@ -97,7 +97,32 @@ export class BlockMap {
     assert(count > 0 && first + count <= DEVICE_BLOCKS_MAX, 'a run lies inside the largest device');
     for (let done = 0; done < count; done += RUN_BLOCKS_MAX) {
       const part = Math.min(RUN_BLOCKS_MAX, count - done);
-      this.#setRun(first + done, part, advance(value, done), replaced);
+      this.#setRun(first + done, part, valueAt(value, done), replaced);
+    }
+  }
+
+  /** Adds a run behind all others: how a map is built from sorted runs, without a search. */
+  append(first: number, count: number, value: number): void {
+    for (let done = 0; done < count; done += RUN_BLOCKS_MAX) {
+      const part = Math.min(RUN_BLOCKS_MAX, count - done);
+      const at = first + done;
+      const leafIndex = this.#leaves.length - 1;
+      const leaf = this.#leaves[leafIndex]!;
+      const last = (leaf.length - 1) * WORDS;
+      const behind = leaf.length === 0 || at >= leaf.words[last]! + leaf.words[last + 1]!;
+      assert(behind, 'runs are appended in ascending order');
+      const partValue = valueAt(value, done);
+      if (!this.#extendLeft(leafIndex, leaf.length, at, part, partValue)) {
+        this.#insert(leafIndex, leaf.length, at, part, partValue);
+      }
+      this.#count(partValue, part);
+    }
+  }
+
+  /** Calls `each` with every run, ascending. */
+  forEach(each: (first: number, count: number, value: number) => void): void {
+    for (const { words, length } of this.#leaves) {
+      for (let at = 0; at < length * WORDS; at += WORDS) each(words[at]!, words[at + 1]!, words[at + 2]!);
     }
   }
 
@@ -139,11 +164,11 @@ export class BlockMap {
     const runEnd = runFirst + words[at + 1]!;
     const value = words[at + 2]!;
     const overlap = Math.min(runEnd, end) - first;
-    replaced(advance(value, first - runFirst), overlap);
+    replaced(valueAt(value, first - runFirst), overlap);
     words[at + 1] = first - runFirst;
     this.#count(value, -(runEnd - first));
     if (runEnd <= end) return { rest: undefined };
-    return { rest: { first: end, count: runEnd - end, value: advance(value, end - runFirst) } };
+    return { rest: { first: end, count: runEnd - end, value: valueAt(value, end - runFirst) } };
   }
 
   /** Removes all runs from (leafIndex, index) on that begin before `end`; one that goes on behind it loses its front. */
@@ -169,7 +194,7 @@ export class BlockMap {
         if (overlap < count) {
           words[word] = end;
           words[word + 1] = count - overlap;
-          words[word + 2] = advance(value, overlap);
+          words[word + 2] = valueAt(value, overlap);
           more = false;
           break;
         }
@@ -193,7 +218,7 @@ export class BlockMap {
     const at = (index - 1) * WORDS;
     const runCount = words[at + 1]!;
     if (words[at]! + runCount !== first || runCount + count > RUN_BLOCKS_MAX) return false;
-    if (advance(words[at + 2]!, runCount) !== value) return false;
+    if (valueAt(words[at + 2]!, runCount) !== value) return false;
     words[at + 1] = runCount + count;
     return true;
   }

@@ -14,7 +14,7 @@ import { BLOCK_SIZE, MiB } from '../core/units.ts';
 import { recordKinds } from './log-format.ts';
 import type { LogIndex, Segment } from './log-index.ts';
 import { batchEntries, SegmentReader } from './log-reader.ts';
-import { type BatchEntry, type LogEntry, readIndexTable } from './log-tables.ts';
+import { type BatchEntry, indexEntries, type LogEntry, readIndexWords } from './log-tables.ts';
 import type { LogWriter } from './log-writer.ts';
 import type { SegmentFiles } from './segment-files.ts';
 import type { UseEpochs } from './use-epochs.ts';
@@ -200,7 +200,7 @@ export class LogCompactor {
       const reader = new SegmentReader(file, { sizeBytes, overlayId, segment: number });
       const record = await reader.index();
       if (record?.position === endBytes) {
-        return readIndexTable(record.table, record.header.entryCount, record.header.detail).entries;
+        return indexEntries(readIndexWords(record.table, record.header.entryCount, record.header.detail));
       }
       const steps = await reader.walk(endBytes);
       return steps.flatMap((step) =>

@@ -3,7 +3,14 @@ import { assert, OverlayError } from '../core/errors.ts';
 import { BLOCK_SIZE } from '../core/units.ts';
 import { BlockMap, isZeroValue, ZERO_FLAG } from './block-map.ts';
 import { entryKinds, SEGMENT_BLOCKS_MAX, SEGMENTS_MAX } from './log-format.ts';
-import type { LogEntry } from './log-tables.ts';
+import type { IndexWords, LogEntry } from './log-tables.ts';
+import { RunCollector } from './run-collector.ts';
+
+/**
+ * Entries collected at least before the map is built from them, 48 MB. More are collected while the map is larger, so
+ * that building it again and again costs no more than building it twice.
+ */
+const COLLECTED_MIN = 2 ** 22;
 
 /** Places a segment's index takes up: a place is slot * PLACES + the block's ordinal in the segment. */
 const PLACES = SEGMENT_BLOCKS_MAX + 1;
@@ -81,12 +88,19 @@ export class WordList {
 }
 
 export class LogIndex {
-  readonly map = new BlockMap();
+  #map = new BlockMap();
+  /** Entries that are not yet in the map; undefined once the log is open. */
+  #collected: RunCollector | undefined = new RunCollector();
   readonly #rows: (Segment | undefined)[] = [];
   readonly #freeRows: number[] = [];
   readonly #segments = new Map<number, Segment>();
   /** Complete segments that nothing needs any more, apart from the DROP that says so. */
   readonly dead = new Set<Segment>();
+
+  /** Nothing is in it before `endRecovery`. */
+  get map(): BlockMap {
+    return this.#map;
+  }
 
   /** Oldest first. */
   get segments(): Iterable<Segment> {
@@ -117,6 +131,37 @@ export class LogIndex {
     if (segment.dead) this.dead.add(segment);
   }
 
+  /** Everything a log being opened has to say has landed: builds the map. From now on entries go to it one by one. */
+  endRecovery(): void {
+    this.#buildMap();
+    this.#collected = undefined;
+  }
+
+  /** Builds the map from its runs, the oldest, and the collected entries; counts again what is alive. */
+  #buildMap(): void {
+    const entries = this.#collected;
+    if (entries === undefined || entries.length === 0) return;
+    let collected = entries;
+    if (this.#map.runCount > 0) {
+      const merged = new RunCollector();
+      const copy = (first: number, count: number, value: number) => merged.add(first, count, value);
+      collected = merged;
+      this.#map.forEach(copy);
+      entries.forEach(copy);
+    }
+    const map = new BlockMap();
+    for (const segment of this.#segments.values()) segment.liveData = segment.liveZero = 0;
+    collected.resolve((first, count, value) => {
+      map.append(first, count, value);
+      const slot = isZeroValue(value) ? value - ZERO_FLAG : Math.floor(value / PLACES);
+      const segment = this.#rows[slot]!;
+      if (isZeroValue(value)) segment.liveZero += count;
+      else segment.liveData += count;
+    });
+    this.#map = map;
+    this.#collected = new RunCollector();
+  }
+
   /** Lets another segment have the row of a forgotten one. */
   freeRow(segment: Segment): void {
     this.#rows[segment.slot] = undefined;
@@ -133,15 +178,45 @@ export class LogIndex {
     const { positions } = segment;
     for (const { block, count, position } of entries) {
       if (position === undefined) {
-        this.map.set(block, count, ZERO_FLAG + segment.slot, this.#replaced);
-        segment.liveZero += count;
+        this.#set(segment, block, count, ZERO_FLAG + segment.slot);
         continue;
       }
       const ordinal = positions.length;
       for (let at = 0; at < count; at++) positions.push(position + at * BLOCK_SIZE);
-      this.map.set(block, count, segment.slot * PLACES + ordinal, this.#replaced);
-      segment.liveData += count;
+      this.#set(segment, block, count, segment.slot * PLACES + ordinal);
     }
+  }
+
+  /** Applies a whole segment's INDEX, without an object an entry. */
+  landIndex(segment: Segment, { words, checksums }: IndexWords): void {
+    assert(segment.positions.length === 0 && checksums.length <= SEGMENT_BLOCKS_MAX, 'an INDEX is of a whole segment');
+    segment.checksums.append(checksums);
+    const positions = new Uint32Array(checksums.length);
+    const firstPlace = segment.slot * PLACES;
+    let ordinal = 0;
+    for (let at = 0; at < words.length; at += 4) {
+      const [block, count] = [words[at]!, words[at + 1]!];
+      if (words[at + 2] !== entryKinds.data) {
+        this.#set(segment, block, count, ZERO_FLAG + segment.slot);
+        continue;
+      }
+      this.#set(segment, block, count, firstPlace + ordinal);
+      const position = words[at + 3]!;
+      for (let i = 0; i < count; i++) positions[ordinal++] = position + i * BLOCK_SIZE;
+    }
+    segment.positions.append(positions);
+  }
+
+  #set(segment: Segment, block: number, count: number, value: number): void {
+    const collected = this.#collected;
+    if (collected !== undefined) {
+      collected.add(block, count, value);
+      if (collected.length >= Math.max(COLLECTED_MIN, this.#map.runCount)) this.#buildMap();
+      return;
+    }
+    this.#map.set(block, count, value, this.#replaced);
+    if (isZeroValue(value)) segment.liveZero += count;
+    else segment.liveData += count;
   }
 
   /** Remembers entries for the INDEX of a segment that grows. */

@@ -23,7 +23,7 @@ import type { OverlayFile } from './file-system.ts';
 import { recordBytes, recordKinds } from './log-format.ts';
 import { LogIndex, type Segment } from './log-index.ts';
 import { batchEntries, type LogRecord, SegmentReader, type WalkStep } from './log-reader.ts';
-import { type LogEntries, readDropTable, readIndexTable, readSegmentTable } from './log-tables.ts';
+import { type LogEntries, readDropTable, readIndexWords, readSegmentTable } from './log-tables.ts';
 import type { SegmentFiles } from './segment-files.ts';
 
 /** How a closed log ended. */
@@ -99,6 +99,7 @@ class Recovery {
       if (!present.includes(number)) this.#damaged(`segment ${number} of the log is missing`);
       else await this.#applySegment(number, walks.get(number));
     }
+    this.#index.endRecovery();
     for (const segment of this.#index.segments) this.#index.complete(segment);
     if (usable !== undefined && this.#sequence < usable.sequence) this.#damaged('the end of the log is missing');
     const damaged = this.#damage.length > 0;
@@ -184,7 +185,7 @@ class Recovery {
     const record = await this.#read(segment.number, (reader) => reader.index());
     if (record === undefined || record.header.sequence > this.#synced) return false;
     if (record.position !== (this.#ends.get(segment.number) ?? record.position)) return false;
-    this.#land(segment, readIndexTable(record.table, record.header.entryCount, record.header.detail));
+    this.#index.landIndex(segment, readIndexWords(record.table, record.header.entryCount, record.header.detail));
     segment.endBytes = record.position;
     this.#sequence = Math.max(this.#sequence, record.header.sequence);
     return true;

@@ -23,7 +23,7 @@ export interface LogEntry {
   readonly position: number | undefined;
 }
 
-/** What BATCH and INDEX tables say: the entries in order, and the checksums of all data blocks in order. */
+/** What a BATCH table says: the entries in order, and the checksums of all data blocks in order. */
 export interface LogEntries {
   readonly entries: readonly LogEntry[];
   readonly checksums: Uint32Array;
@@ -79,7 +79,7 @@ export function readBatchTable(
     if (isData) position += count * BLOCK_SIZE;
   }
   if (position !== dataPosition + dataBlocks * BLOCK_SIZE) throw new CorruptStoreError('a batch contradicts itself');
-  return { entries, checksums: readChecksums(table, entryCount * BATCH_ENTRY_BYTES, dataBlocks) };
+  return { entries, checksums: readWords(table, entryCount * BATCH_ENTRY_BYTES, dataBlocks) };
 }
 
 /** An INDEX record without its header values. `words`: block, count, kind, position of each entry. */
@@ -90,18 +90,29 @@ export function indexTable(words: Uint32Array, checksums: Uint32Array): Buffer {
   return record;
 }
 
-export function readIndexTable(table: Buffer, entryCount: number, dataBlocks: number): LogEntries {
+/** An INDEX as it is stored: four words an entry (block, count, kind, position). Millions of entries are read so. */
+export interface IndexWords {
+  readonly words: Uint32Array;
+  readonly checksums: Uint32Array;
+}
+
+/** Throws CorruptStoreError if the table contradicts itself. */
+export function readIndexWords(table: Buffer, entryCount: number, dataBlocks: number): IndexWords {
   needBytes(table, entryCount * INDEX_ENTRY_BYTES + dataBlocks * CHECKSUM_BYTES);
-  const entries: LogEntry[] = [];
+  const words = readWords(table, 0, (entryCount * INDEX_ENTRY_BYTES) / 4);
   let blocks = 0;
-  for (let at = 0; at < entryCount * INDEX_ENTRY_BYTES; at += INDEX_ENTRY_BYTES) {
-    const count = table.readUInt32LE(at + 4);
-    const isData = table.readUInt32LE(at + 8) === entryKinds.data;
-    entries.push({ block: table.readUInt32LE(at), count, position: isData ? table.readUInt32LE(at + 12) : undefined });
-    if (isData) blocks += count;
-  }
+  for (let at = 0; at < words.length; at += 4) if (words[at + 2] === entryKinds.data) blocks += words[at + 1]!;
   if (blocks !== dataBlocks) throw new CorruptStoreError('an index contradicts itself');
-  return { entries, checksums: readChecksums(table, entryCount * INDEX_ENTRY_BYTES, dataBlocks) };
+  return { words, checksums: readWords(table, entryCount * INDEX_ENTRY_BYTES, dataBlocks) };
+}
+
+export function indexEntries({ words }: IndexWords): LogEntry[] {
+  const entries: LogEntry[] = [];
+  for (let at = 0; at < words.length; at += 4) {
+    const position = words[at + 2] === entryKinds.data ? words[at + 3]! : undefined;
+    entries.push({ block: words[at]!, count: words[at + 1]!, position });
+  }
+  return entries;
 }
 
 export function segmentTable(segments: readonly SegmentEntry[]): Buffer {
@@ -139,10 +150,10 @@ function writeChecksums(record: Buffer, at: number, values: Uint32Array, count: 
   for (let index = 0; index < count; index++) record.writeUInt32LE(values[index]!, at + index * CHECKSUM_BYTES);
 }
 
-function readChecksums(table: Buffer, at: number, count: number): Uint32Array {
+function readWords(table: Buffer, at: number, count: number): Uint32Array {
   // A copy, for its alignment; Node's swap32 makes it right on the rare machine of the other byte order.
   const copy = Buffer.from(new ArrayBuffer(count * CHECKSUM_BYTES));
-  table.copy(copy, 0, at);
+  table.copy(copy, 0, at, at + copy.length);
   if (endianness() === 'BE') copy.swap32();
   return new Uint32Array(copy.buffer);
 }
