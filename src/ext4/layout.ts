@@ -48,8 +48,6 @@ export interface LayoutParts {
   readonly renamed: ReadonlyMap<number, Uint8Array>;
   /** Whether the root gets a lost+found that the snapshot does not have. */
   readonly addLostFound: boolean;
-  /** The entry whose owner and time the root shows, and the root's permission bits. */
-  readonly root: { readonly entry: number; readonly mode: number };
   /** Metadata blocks before entry i, from geometry.metadata; tree.length + 1 elements. */
   readonly metadataStarts: Uint32Array;
   /** Blocks of extent trees and data before entry i, from geometry.files; tree.length + 1 elements. */
@@ -84,7 +82,6 @@ export class Layout {
   /** Start value of all checksums but the superblock's. */
   readonly checksumSeed: number;
   readonly #renamed: ReadonlyMap<number, Uint8Array>;
-  readonly #root: { readonly entry: number; readonly mode: number };
 
   constructor(parts: LayoutParts) {
     this.tree = parts.tree;
@@ -105,7 +102,6 @@ export class Layout {
     this.hashSeed = hexBytes(this.parameters.hashSeed);
     this.checksumSeed = crc32c(CHECKSUM_START, this.uuid);
     this.#renamed = parts.renamed;
-    this.#root = parts.root;
   }
 
   /** Length of the device in bytes. */
@@ -119,25 +115,24 @@ export class Layout {
 
   /** Permission bits as shown. */
   modeOf(entry: number): number {
-    return (entry === 0 ? this.#root.mode : this.tree.mode[entry]!) & this.parameters.modeMask;
+    return this.tree.mode[entry]! & this.parameters.modeMask;
   }
 
   uidOf(entry: number): number {
-    return this.parameters.owner?.uid ?? shownId(this.tree.uid[this.#likeEntry(entry)]!);
+    return this.parameters.owner?.uid ?? shownId(this.tree.uid[entry]!);
   }
 
   gidOf(entry: number): number {
-    return this.parameters.owner?.gid ?? shownId(this.tree.gid[this.#likeEntry(entry)]!);
+    return this.parameters.owner?.gid ?? shownId(this.tree.gid[entry]!);
   }
 
   /** Seconds and nanoseconds as shown: a time beyond ext4's range is the end of the range. */
   secondsOf(entry: number): number {
-    return Math.min(TIME_SECONDS_MAX, Math.max(TIME_SECONDS_MIN, this.tree.mtimeSeconds[this.#likeEntry(entry)]!));
+    return Math.min(TIME_SECONDS_MAX, Math.max(TIME_SECONDS_MIN, this.tree.mtimeSeconds[entry]!));
   }
 
   nanosecondsOf(entry: number): number {
-    const like = this.#likeEntry(entry);
-    return isTimeShowable(this.tree.mtimeSeconds[like]!) ? this.tree.mtimeNanoseconds[like]! : 0;
+    return isTimeShowable(this.tree.mtimeSeconds[entry]!) ? this.tree.mtimeNanoseconds[entry]! : 0;
   }
 
   /** Bytes of a file's content as shown. */
@@ -239,11 +234,6 @@ export class Layout {
   /** Path of an entry as the snapshot has it, for messages. */
   pathOf(entry: number): string {
     return entryPath(this.tree, entry);
-  }
-
-  /** The entry whose owner and time an entry shows: itself, but for a repaired root. */
-  #likeEntry(entry: number): number {
-    return entry === 0 ? this.#root.entry : entry;
   }
 }
 

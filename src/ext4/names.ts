@@ -27,7 +27,7 @@ export function findLostFound(tree: SnapshotTree): number {
 }
 
 /** The first child of a directory with that very name; -1 if there is none. */
-export function findChild(tree: SnapshotTree, directory: number, name: Uint8Array): number {
+function findChild(tree: SnapshotTree, directory: number, name: Uint8Array): number {
   const { nameStart, nameBytes } = tree;
   const first = tree.firstChild[directory]!;
   for (let child = first; child < first + tree.childCount[directory]!; child++) {

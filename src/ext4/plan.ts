@@ -24,7 +24,7 @@ import {
   type ValueInodes,
   valueBlocks,
 } from './layout.ts';
-import { findChild, findLostFound, lostFoundName, recordBytes, repairNames } from './names.ts';
+import { findLostFound, lostFoundName, recordBytes, repairNames } from './names.ts';
 import {
   LAYOUT_VERSION,
   type LayoutChoices,
@@ -63,7 +63,6 @@ interface Survey {
   readonly directories: DirectoryCounter;
   readonly renamed: ReadonlyMap<number, Uint8Array>;
   readonly addLostFound: boolean;
-  readonly root: { readonly entry: number; readonly mode: number };
   readonly metadataStarts: Uint32Array;
   /** Data blocks before entry i, extent trees not counted yet. */
   readonly dataStarts: Float64Array;
@@ -91,7 +90,6 @@ function surveyTree(tree: SnapshotTree): Survey {
     directories: new DirectoryCounter(tree.type),
     renamed,
     addLostFound,
-    root: planRoot(tree, warnings),
     metadataStarts,
     ...countData(tree, numbers),
     values,
@@ -188,25 +186,6 @@ function countData(tree: SnapshotTree, numbers: InodeNumbers): { dataStarts: Flo
   }
   dataStarts[tree.length] = blocksBefore;
   return { dataStarts, bigFiles };
-}
-
-const PRIVATE = 0o700;
-const PRIVATE_TO_GROUP = 0o750;
-
-/**
- * The root's owner, time and mode. A PostgreSQL data directory made from a tar archive has a root that is not in the
- * archive: it then looks like PG_VERSION, which PostgreSQL insists on (owner) or is least surprising (time).
- */
-function planRoot(tree: SnapshotTree, warnings: WarningCollector): { entry: number; mode: number } {
-  const mode = tree.mode[0]!;
-  const version = findChild(tree, 0, Buffer.from('PG_VERSION'));
-  const global = findChild(tree, 0, Buffer.from('global'));
-  const control = global === -1 ? -1 : findChild(tree, global, Buffer.from('pg_control'));
-  if (version === -1 || control === -1) return { entry: 0, mode };
-  const privateMode = mode === PRIVATE || mode === PRIVATE_TO_GROUP;
-  if (privateMode && tree.uid[0] === tree.uid[version]) return { entry: 0, mode };
-  warnings.add('data-directory-root', 0);
-  return { entry: version, mode: PRIVATE };
 }
 
 function demandOf(tree: SnapshotTree, survey: Survey, choices: LayoutChoices): Demand {

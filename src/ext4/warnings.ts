@@ -17,8 +17,6 @@ const messages = {
   'attribute-value-too-long': 'attribute values over 64 KiB are left out: Linux cannot read them',
   'attribute-names-too-many': 'attributes whose names alone exceed one block are left out',
   'acl-invalid': 'access control lists that do not parse are left out',
-  'data-directory-root':
-    "the root is a PostgreSQL data directory with another owner or mode: it gets PG_VERSION's owner, group and time, and mode 0700",
 } as const;
 
 export type WarningKind = keyof typeof messages;

@@ -11,6 +11,7 @@ import { resourceTypes } from '../kloset/format.ts';
 import { METADATA_IN_FLIGHT_MAX } from '../kloset/limits.ts';
 import { openAttributeTree } from '../kloset/snapshot.ts';
 import { parseXattrEntry, type VfsEntry, type XattrEntry } from '../kloset/vfs.ts';
+import { dataDirectoryRoot } from './data-directory.ts';
 import {
   type BytePath,
   type DirectoryLister,
@@ -76,6 +77,7 @@ class Walk {
       while (level.length > 0) level = await this.#walkLevel(lister, level);
       await this.#resolveTarLinks();
       await this.#readAttributes();
+      this.#correctRoot();
     } catch (error) {
       throw nameSnapshot(error, this.#parts.header.id);
     }
@@ -303,6 +305,16 @@ class Walk {
       return xattr.isExtendedAttribute && this.#attributed.has(toBytePath(xattr.path)) ? xattr : undefined;
     });
     return xattrs.filter((xattr) => xattr !== undefined);
+  }
+
+  #correctRoot(): void {
+    const correction = dataDirectoryRoot(this.#builder.finish());
+    if (correction === undefined) return;
+    this.#builder.setFields(0, { ...this.#builder.fieldsOf(0), ...correction });
+    this.#oddities.add(
+      "the root is a PostgreSQL data directory with another owner or mode: it gets PG_VERSION's owner, group and time, and mode 0700",
+      () => utf8(this.#root),
+    );
   }
 
   #inodeOf(entry: number): number {

@@ -201,38 +201,3 @@ describe('owner and mode', () => {
     expect(entries.get('d/f')?.mode).toBe(0o100755);
   });
 });
-
-describe('a PostgreSQL data directory', () => {
-  const version = file(3, { uid: 26, gid: 27, mode: 0o600, mtime: [1_700_000_123, 456] });
-  const inside = (): TreeNode['children'] => [
-    ['PG_VERSION', version],
-    ['global', directory([['pg_control', file(8192)]])],
-  ];
-
-  test.each([
-    ['another owner', { uid: 0, mode: 0o750 }],
-    ['a mode for everyone', { uid: 26, mode: 0o755 }],
-  ])('whose root has %s gets a private root that looks like PG_VERSION', async (_, root) => {
-    const { entries, warnings } = await shown(directory(inside(), { ...root, mtime: [0, 0] }));
-    expect(entries.get('')).toMatchObject({
-      mode: 0o40700,
-      uid: 26,
-      gid: 27,
-      seconds: 1_700_000_123,
-      nanoseconds: 456,
-    });
-    expect(entries.get('lost+found')).toMatchObject({ uid: 26, gid: 27 });
-    expect(warnings).toEqual([['data-directory-root', 1, '/']]);
-  });
-
-  test.each([0o700, 0o750])('whose root is right (mode %o) stays as it is', async (mode) => {
-    const { entries, warnings } = await shown(directory(inside(), { uid: 26, gid: 99, mode, mtime: [5, 6] }));
-    expect(entries.get('')).toMatchObject({ mode: 0o40000 + mode, uid: 26, gid: 99, seconds: 5 });
-    expect(warnings).toEqual([]);
-  });
-
-  test('is only one with global/pg_control', async () => {
-    const { entries } = await shown(directory([['PG_VERSION', version]], { mode: 0o755 }));
-    expect(entries.get('')).toMatchObject({ mode: 0o40755, uid: 0 });
-  });
-});
