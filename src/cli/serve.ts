@@ -1,5 +1,6 @@
 import type { Argv, CommandModule } from 'yargs';
 import { Closers } from '../core/closers.ts';
+import { UserError } from '../core/errors.ts';
 import {
   CACHE_MEMORY_BYTES_DEFAULT,
   INFLIGHT_MEMORY_BYTES_DEFAULT,
@@ -16,7 +17,9 @@ import type { LayoutRequest } from '../ext4/parameters.ts';
 import { parseSelector } from '../kloset/selector.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { createLog } from '../observability/log.ts';
-import { freeOption, type GlobalArguments, listenOption, sizeOption } from './arguments.ts';
+import { answerSupervisor, becomeWorker } from '../supervise/control.ts';
+import { supervise } from '../supervise/supervisor.ts';
+import { freeOption, type GlobalArguments, type ListenAddress, listenOption, sizeOption } from './arguments.ts';
 import { parseOwner } from './owner.ts';
 import { keySource } from './passphrase.ts';
 import { plakarContents } from './plakar-contents.ts';
@@ -27,6 +30,7 @@ interface ServeArguments extends GlobalArguments {
   readonly snapshots: readonly string[];
   readonly listen: readonly string[];
   readonly shared: boolean;
+  readonly supervise: boolean;
   readonly overlay: string;
   readonly overlayMemoryLimit: string;
   readonly tempDir: string | undefined;
@@ -69,6 +73,11 @@ function options(yargs: Argv<object>) {
     .option('shared', {
       describe:
         'Let several clients write to one export at once. ext4 does not survive that: for cluster-aware clients only',
+      type: 'boolean',
+      default: false,
+    })
+    .option('supervise', {
+      describe: 'Keep clients when the serving process dies: it is started again, and goes on. With --overlay DIR only',
       type: 'boolean',
       default: false,
     })
@@ -133,11 +142,17 @@ function options(yargs: Argv<object>) {
 async function serve(given: ServeArguments): Promise<void> {
   const log = createLog(given.logLevel);
   const addresses = given.listen.map(listenOption);
+  if (given.supervise) {
+    await superviseServer(given, addresses, log);
+    return;
+  }
+  const isWorker = becomeWorker();
   const closers = new Closers();
   let report = () => log.info({}, 'Still opening the store: there is nothing to report yet.');
   reportOnSignal(() => report());
   try {
     const { server, exports, store } = await start(given, { log, closers });
+    if (isWorker) answerSupervisor(exports);
     const signals = runUntilSignal();
     const nbd = server(signals.stop);
     closers.add(() => nbd.close());
@@ -159,6 +174,17 @@ async function serve(given: ServeArguments): Promise<void> {
   } catch (error) {
     await closers.closeBecause(error);
   }
+}
+
+/** `--supervise`: a process of its own serves, this one keeps it alive and its clients connected. */
+async function superviseServer(given: ServeArguments, addresses: readonly ListenAddress[], log: Log): Promise<void> {
+  if (given.overlay === MEMORY) {
+    throw new UserError(
+      '--supervise needs --overlay DIR: what is in memory only dies with the process that is replaced.',
+    );
+  }
+  const [, script, ...argv] = process.argv;
+  process.exitCode = await supervise({ script: script!, argv, addresses, shared: given.shared, log });
 }
 
 /** Opens everything that a server needs. What is open is in `closers`, also after a failure. */

@@ -24,7 +24,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   source: ['core', 'kloset'],
   workers: ['core', 'kloset/codec', 'ext4'],
   exports: ['core', 'device', 'ext4', 'kloset', 'source', 'workers'],
-  cli: ['core', 'nbd', 'device', 'ext4', 'exports', 'kloset', 'observability', 'source', 'workers'],
+  supervise: ['core', 'nbd'],
+  cli: ['core', 'nbd', 'device', 'ext4', 'exports', 'kloset', 'observability', 'source', 'supervise', 'workers'],
   tools: [],
 };
 

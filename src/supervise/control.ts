@@ -1,0 +1,68 @@
+/**
+ * What supervisor and worker say to each other besides NBD, over the IPC channel that Node gives a child process. The
+ * worker's side: it answers which device a name means, and it ends when the channel does, which is when the supervisor
+ * has ended, however that happened.
+ *
+ * It ends as if killed: what was acknowledged is in the overlay's log, and the lock must be free for who comes next.
+ */
+import { rmSync } from 'node:fs';
+import type { ExportCatalog } from '../core/export-catalog.ts';
+
+/** In the environment of a worker: the private folder of its supervisor. */
+export const WORKER_VARIABLE = 'KLOSET_NBD_SUPERVISED';
+
+/** A device, whatever name it was asked for by. */
+export interface DeviceIdentity {
+  readonly deviceId: string;
+  /** The name that stands for it in messages. */
+  readonly name: string;
+  readonly readOnly: boolean;
+}
+
+export interface Question {
+  readonly id: number;
+  readonly exportName: string;
+}
+
+export interface Answer {
+  readonly id: number;
+  /** Undefined: there is no such export, or it cannot be opened; a client that asks hears why. */
+  readonly device?: DeviceIdentity;
+}
+
+/** Whether this process is a supervisor's worker; from then on it ends with its supervisor. To be asked first of all. */
+export function becomeWorker(): boolean {
+  const folder = process.env[WORKER_VARIABLE];
+  if (folder === undefined || process.send === undefined) return false;
+  delete process.env[WORKER_VARIABLE];
+  process.on('disconnect', () => {
+    try {
+      rmSync(folder, { recursive: true, force: true });
+    } finally {
+      process.kill(process.pid, 'SIGKILL');
+    }
+  });
+  process.channel?.unref();
+  return true;
+}
+
+/** Answers the supervisor's questions about the catalog's exports. */
+export function answerSupervisor(catalog: ExportCatalog): void {
+  process.on('message', (question: Question) => {
+    identify(catalog, question.exportName)
+      .catch(() => undefined) // The client asks for the same export next, and is told.
+      .then((device) => {
+        const answer: Answer = { id: question.id, ...(device && { device }) };
+        process.send?.(answer);
+      });
+  });
+  process.channel?.unref();
+}
+
+async function identify(catalog: ExportCatalog, exportName: string): Promise<DeviceIdentity | undefined> {
+  const lease = await catalog.acquire(exportName);
+  if (lease === undefined) return undefined;
+  const { deviceId, name, readOnly } = lease;
+  lease.release();
+  return { deviceId, name, readOnly };
+}
