@@ -63,6 +63,12 @@ export function parseS3Location(location: string, options: StoreOptionTexts, reg
   };
 }
 
+/** How messages name the store: without keys, which are no part of it. */
+export function nameOfS3Store({ host, port, bucket, prefix }: S3Settings): string {
+  const origin = host.includes(':') ? `[${host}]` : host;
+  return `s3://${origin}${port === 0 ? '' : `:${port}`}/${bucket}/${prefix}`.replace(/\/$/, '');
+}
+
 /** Amazon's endpoints carry their region. Another server's region is not what the environment says of Amazon's. */
 function regionOf(host: string, fromEnvironment: string | undefined): string | undefined {
   const named = /(?:^|\.)s3[.-](?:dualstack\.)?([a-z]{2}-[a-z-]+-\d)\.amazonaws\.com(?:\.cn)?$/.exec(host)?.[1];

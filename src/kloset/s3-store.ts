@@ -14,7 +14,7 @@ import {
   TransientStoreError,
 } from './remote-store.ts';
 import type { S3Access } from './s3-credentials.ts';
-import type { S3Settings } from './s3-location.ts';
+import { nameOfS3Store, type S3Settings } from './s3-location.ts';
 import type { ResourceKind } from './store.ts';
 
 export interface S3StoreOptions {
@@ -56,10 +56,10 @@ export class S3Store implements RemoteStore {
   #isClosed = false;
 
   constructor({ settings, access, connectionsMax, stallTimeoutMs }: S3StoreOptions) {
-    const { host, port, bucket, prefix, useTls, verifyCertificate, region, pathStyle } = settings;
+    const { host, port, useTls, verifyCertificate, region, pathStyle } = settings;
     this.#settings = settings;
     this.#access = access;
-    this.location = `s3://${host}${port === 0 ? '' : `:${port}`}/${bucket}${prefix === '' ? '' : `/${prefix.slice(0, -1)}`}`;
+    this.location = nameOfS3Store(settings);
     const pool = { keepAlive: true, maxSockets: connectionsMax, scheduling: 'fifo' } as const;
     this.#agent = useTls ? new https.Agent({ ...pool, rejectUnauthorized: verifyCertificate }) : new http.Agent(pool);
     this.#client = new Client({

@@ -2,6 +2,7 @@
 import path from 'node:path';
 import { UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
+import { DeferredStore } from './deferred-store.ts';
 import { FETCH_CONCURRENCY_DEFAULT, FETCH_TIMEOUT_MS_DEFAULT, STALL_TIMEOUT_MS } from './fetch-limits.ts';
 import { HttpStore } from './http-store.ts';
 import { LocalStore } from './local-store.ts';
@@ -11,9 +12,7 @@ import { PtarStore } from './ptar-store.ts';
 import { ReadAheadStore } from './read-ahead-store.ts';
 import type { RemoteStore } from './remote-store.ts';
 import { RetryingStore } from './retrying-store.ts';
-import { findS3Access } from './s3-credentials.ts';
-import { flag, parseS3Location } from './s3-location.ts';
-import { S3Store } from './s3-store.ts';
+import { flag, nameOfS3Store, parseS3Location } from './s3-location.ts';
 import type { KlosetStore } from './store.ts';
 
 export interface OpenOptions {
@@ -85,8 +84,15 @@ export function openResolvedStore({ location, options }: ResolvedStore, opening:
       const { environment } = opening;
       const region = environment.AWS_REGION || environment.AWS_DEFAULT_REGION;
       const settings = parseS3Location(location, options, region);
-      const access = findS3Access(settings.host, options, environment);
-      return overNetwork(new S3Store({ ...network, settings, access }), opening);
+      // Its client takes a third of a second and 25 MB to load.
+      const load = async () => {
+        const [{ S3Store }, { findS3Access }] = await Promise.all([
+          import('./s3-store.ts'),
+          import('./s3-credentials.ts'),
+        ]);
+        return new S3Store({ ...network, settings, access: findS3Access(settings.host, options, environment) });
+      };
+      return overNetwork(new DeferredStore(nameOfS3Store(settings), load), opening);
     }
     case 'other':
       throw new UserError(

@@ -14,7 +14,7 @@ import { FaultStore, MemoryStore } from '../support/fault-store.ts';
 import { cleanupAfterAll, cleanupAfterEach, copyOfStore } from '../support/fixtures.ts';
 import { startFileServer, startPlakarServerDouble } from '../support/plakar-server-double.ts';
 import { startRealPlakarServer } from '../support/plakar-server-real.ts';
-import { requires } from '../support/requires.ts';
+import { findCommand, requires } from '../support/requires.ts';
 import { fillBucket, s3StoreAt, startS3Server } from '../support/s3-server.ts';
 import { contentOfArchive, contentOfDirectory, sampleArchive, sampleDirectory } from '../support/store-content.ts';
 import { runStoreSuite } from './store-suite.ts';
@@ -133,6 +133,26 @@ describe.skipIf(needS3.missing)(needS3.title('a real S3 server'), () => {
     content: directory,
     open: async () => s3StoreAt(await start(), '/backups/some/where'),
   });
+
+  runStoreSuite({
+    name: 'What a location opens',
+    content: directory,
+    open: async () => {
+      const { endpoint, accessKey, secretKey } = await start();
+      const options = { use_tls: 'false', access_key: accessKey, secret_access_key: secretKey };
+      return openResolvedStore({ location: `s3://${endpoint}/backups/some/where/`, options }, { environment: {} });
+    },
+  });
+
+  // moto's server takes any key.
+  if (findCommand('versitygw') !== undefined) {
+    it('refuses wrong keys at once, and names neither', async () => {
+      const store = s3StoreAt(await start(), '/backups', { accessKey: 'testkey', secretKey: 'hidden' });
+      cleanup.add(() => store.close());
+      await expect(store.readConfig()).rejects.toMatchObject({ name: 'UserError', exitCode: 66 });
+      await expect(store.readConfig()).rejects.not.toThrow(/hidden|testkey/);
+    });
+  }
 
   it('lists neither frozen copies nor strangers, and names what exists only frozen', async () => {
     const started = await start();

@@ -46,9 +46,16 @@ describe('openResolvedStore', () => {
     expect((await open('s3://127.0.0.1:1/b/p/', keys)).location).toBe('s3://127.0.0.1:1/b/p');
   });
 
+  it('says at the first read that there are no keys for an object store', async () => {
+    const store = openResolvedStore({ location: 's3://127.0.0.1:1/b', options: {} }, { environment });
+    await expect(store.readConfig()).rejects.toThrow(/no keys for 127\.0\.0\.1/);
+    await expect(store.readConfig()).rejects.toBeInstanceOf(UserError);
+    await store.close();
+  });
+
   it.each([
     ['sftp://h/b', {}],
-    ['s3://127.0.0.1/b', {}],
+    ['s3://127.0.0.1', {}],
     ['http://user:hidden@', {}],
     ['http://h', { tls_no_verify: 'maybe' }],
   ])('refuses %s %j', (location, options) => {
