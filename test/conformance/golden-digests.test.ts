@@ -1,0 +1,131 @@
+/**
+ * The same snapshot and options give the same disk in every release, or LAYOUT_VERSION is raised: overlays rely on it.
+ * fixtures/digests.json has the digests of all fixture stores' disks. To make it anew, after LAYOUT_VERSION was raised or
+ * a fixture was added:
+ *
+ *   KLOSET_NBD_WRITE_DIGESTS=1 npx vitest run --config test/vitest.config.ts test/conformance/golden-digests.test.ts
+ */
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { MiB } from '../../src/core/units.ts';
+import { parsePlacedSelector, partsOf } from '../../src/exports/composition.ts';
+import { type DeviceDigest, digestDevice } from '../../src/exports/device-digest.ts';
+import { OpenStore } from '../../src/exports/open-store.ts';
+import { openSnapshotImage } from '../../src/exports/snapshot-image.ts';
+import { LAYOUT_VERSION, type LayoutRequest } from '../../src/ext4/parameters.ts';
+import { deriveKey } from '../../src/kloset/codec/key-derivation.ts';
+import { projectRoot } from '../support/fixtures.ts';
+
+interface GoldenDisk {
+  readonly store: string;
+  /** As the command line takes them. */
+  readonly snapshots: readonly string[];
+  readonly into?: string;
+  readonly layout?: LayoutRequest;
+  readonly sha256: string;
+  readonly treeRoot: string;
+}
+interface Golden {
+  readonly layoutVersion: number;
+  readonly disks: readonly GoldenDisk[];
+}
+type Disk = Omit<GoldenDisk, 'sha256' | 'treeRoot'>;
+
+const goldenFile = join(projectRoot, 'fixtures/digests.json');
+const storesFolder = join(projectRoot, 'fixtures/stores');
+const isWriting = process.env.KLOSET_NBD_WRITE_DIGESTS === '1';
+
+/** Disks that need more said than which snapshot: one for each thing that shapes bytes. */
+const special: readonly Disk[] = [
+  { store: 'album', snapshots: ['latest'], into: 'pgdata/15' },
+  { store: 'album', snapshots: ['tag:after:/base=b/after', 'tag:before=a'] },
+  { store: 'plain', snapshots: ['latest'], layout: { owner: { uid: 999, gid: 998 }, modeMask: 0o700, spareInodes: 5 } },
+  { store: 'plain', snapshots: ['latest'], layout: { sizeBytes: 200 * MiB, label: 'golden', uuid: '6f'.repeat(16) } },
+];
+
+async function openFixture(name: string): Promise<OpenStore> {
+  const folder = join(storesFolder, name);
+  const manifest = join(folder, 'manifest.json');
+  const passphrase = existsSync(manifest)
+    ? JSON.parse(readFileSync(manifest, 'utf8')).encryption?.passphrase
+    : undefined;
+  const inside = ['store', 'archive.ptar'].map((file) => join(folder, file)).find(existsSync);
+  return OpenStore.open({
+    location: inside ?? folder,
+    keys: { passphrase: async () => Buffer.from(passphrase ?? ''), deriveKey },
+    cacheBytesMax: 64 * MiB,
+    inflightBytesMax: 64 * MiB,
+  });
+}
+
+async function digestOf(store: OpenStore, disk: Disk, { treeOnly }: { treeOnly: boolean }): Promise<DeviceDigest> {
+  const parts = partsOf(store.snapshots, disk.snapshots.map(parsePlacedSelector), disk.into);
+  const { image, close } = await openSnapshotImage({ store, parts, layout: disk.layout ?? {} });
+  try {
+    return await digestDevice(image, { treeOnly });
+  } finally {
+    await close();
+  }
+}
+
+/** All disks of a store: one a snapshot, and those that need more said. */
+function disksOf(store: OpenStore, name: string): Disk[] {
+  const whole = store.snapshots.map(({ id }) => ({ store: name, snapshots: [id] }));
+  return [...whole, ...special.filter((disk) => disk.store === name)];
+}
+
+const keyOf = ({ store, snapshots, into, layout }: Disk) => JSON.stringify({ store, snapshots, into, layout });
+const stores = readdirSync(storesFolder).sort();
+const golden: Golden = existsSync(goldenFile)
+  ? JSON.parse(readFileSync(goldenFile, 'utf8'))
+  : { layoutVersion: 0, disks: [] };
+
+if (isWriting) test('fixtures/digests.json is written', { timeout: 600_000 }, writeGolden);
+else describe('the disks of all fixture stores', compareGolden);
+
+function compareGolden(): void {
+  test('were recorded for this layout version; if not, the file is to be made anew', () => {
+    expect(golden.layoutVersion).toBe(LAYOUT_VERSION);
+  });
+
+  test.each(stores)('%s', async (name) => {
+    const store = await openFixture(name);
+    try {
+      const recorded = golden.disks.filter((disk) => disk.store === name);
+      expect(recorded.map(keyOf)).toEqual(disksOf(store, name).map(keyOf));
+      for (const disk of recorded) {
+        // The hash tree covers every byte; that the plain SHA-256 covers the same ones is shown once: it takes a second.
+        const treeOnly = disk !== golden.disks[0];
+        const digest = await digestOf(store, disk, { treeOnly });
+        expect(digest.treeRoot, keyOf(disk)).toBe(disk.treeRoot);
+        if (!treeOnly) expect(digest.sha256).toBe(disk.sha256);
+      }
+    } finally {
+      await store.close();
+    }
+  });
+
+  test('are of no other store', () => {
+    expect(stores).toEqual([...new Set(golden.disks.map(({ store }) => store))]);
+  });
+}
+
+async function writeGolden(): Promise<void> {
+  const disks: GoldenDisk[] = [];
+  for (const name of stores) {
+    const store = await openFixture(name);
+    for (const disk of disksOf(store, name)) disks.push(await writtenDisk(store, disk));
+    await store.close();
+  }
+  writeFileSync(goldenFile, `${JSON.stringify({ layoutVersion: LAYOUT_VERSION, disks }, undefined, 2)}\n`);
+}
+
+async function writtenDisk(store: OpenStore, disk: Disk): Promise<GoldenDisk> {
+  const { sha256, treeRoot } = await digestOf(store, disk, { treeOnly: false });
+  const known = golden.disks.find((one) => keyOf(one) === keyOf(disk));
+  if (known !== undefined && golden.layoutVersion === LAYOUT_VERSION) {
+    expect(treeRoot, `${keyOf(disk)} has changed: raise LAYOUT_VERSION`).toBe(known.treeRoot);
+  }
+  return { ...disk, sha256: sha256!, treeRoot };
+}
