@@ -13,6 +13,7 @@ import { defaultLocation } from '../exports/open-store.ts';
 import { logLevels } from '../observability/log.ts';
 import { normaliseArguments } from './arguments.ts';
 import { digestCommand } from './digest.ts';
+import { inspectCommand } from './inspect.ts';
 import { serveCommand } from './serve.ts';
 import { snapshotsCommand } from './snapshots.ts';
 
@@ -46,8 +47,9 @@ async function main(): Promise<void> {
     .option('log-level', { describe: 'What is logged to standard error', choices: logLevels, default: 'info' as const })
     .command(serveCommand)
     .command(snapshotsCommand)
+    .command(inspectCommand)
     .command(digestCommand)
-    .demandCommand(1, 'Name a command: serve or snapshots.')
+    .demandCommand(1, 'Name a command: serve, snapshots, inspect or digest.')
     .strict()
     .check(requireSingleOptions)
     .parserConfiguration({
