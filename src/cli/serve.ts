@@ -8,25 +8,24 @@ import {
 } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
+import { parsePlacedSelector } from '../exports/composition.ts';
 import { KeptOverlays } from '../exports/directory-overlays.ts';
 import { MemoryOverlays } from '../exports/memory-overlays.ts';
 import { OpenStore } from '../exports/open-store.ts';
 import type { Overlays } from '../exports/overlays.ts';
 import { SnapshotExports } from '../exports/snapshot-exports.ts';
-import type { LayoutRequest } from '../ext4/parameters.ts';
-import { parseSelector } from '../kloset/selector.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { createLog } from '../observability/log.ts';
 import { answerSupervisor, becomeWorker } from '../supervise/control.ts';
 import { supervise } from '../supervise/supervisor.ts';
-import { freeOption, type GlobalArguments, type ListenAddress, listenOption, sizeOption } from './arguments.ts';
-import { parseOwner } from './owner.ts';
+import { type GlobalArguments, type ListenAddress, listenOption, sizeOption } from './arguments.ts';
+import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
 import { keySource } from './passphrase.ts';
 import { plakarContents } from './plakar-contents.ts';
 import { describeReport, makeReport } from './report.ts';
 import { reportOnSignal, runUntilSignal } from './signals.ts';
 
-interface ServeArguments extends GlobalArguments {
+interface ServeArguments extends GlobalArguments, LayoutArguments {
   readonly snapshots: readonly string[];
   readonly listen: readonly string[];
   readonly shared: boolean;
@@ -34,9 +33,6 @@ interface ServeArguments extends GlobalArguments {
   readonly overlay: string;
   readonly overlayMemoryLimit: string;
   readonly tempDir: string | undefined;
-  readonly owner: string | undefined;
-  readonly size: string | undefined;
-  readonly free: string | undefined;
   readonly source: 'native' | 'plakar';
   readonly plakar: string;
   readonly cacheMemory: string;
@@ -55,10 +51,10 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
 
 function options(yargs: Argv<object>) {
   const size = (bytes: number) => formatBytes(bytes).replace(/\.0 | |iB/g, '');
-  return yargs
+  return layoutOptions(yargs)
     .positional('snapshots', {
       describe:
-        'Which to serve: hex prefix of an id, latest, or tag:NAME; :PATH behind it makes that directory the root',
+        'Which to serve: hex prefix of an id, latest, or tag:NAME; :PATH behind it makes that directory the root. Those with =NAME behind it share one disk',
       type: 'string',
       array: true,
       default: [],
@@ -99,19 +95,6 @@ function options(yargs: Argv<object>) {
       requiresArg: true,
       defaultDescription: 'TMPDIR, or /var/tmp where that is a tmpfs',
     })
-    .option('owner', {
-      describe: 'Every file belongs to USER[:GROUP] or UID[:GID] instead of its recorded owner',
-      type: 'string',
-      requiresArg: true,
-    })
-    .option('size', { describe: 'Size of the disk in all, such as 10G', type: 'string', requiresArg: true })
-    .option('free', {
-      describe: 'Free space beyond the data: a share (25%) or a size (5G)',
-      type: 'string',
-      requiresArg: true,
-      defaultDescription: '25%, at least 1G',
-      conflicts: 'size',
-    })
     .option('source', {
       describe: "Who reads file contents: kloset-nbd itself, or the installed plakar's cat",
       choices: ['native', 'plakar'] as const,
@@ -146,10 +129,10 @@ async function serve(given: ServeArguments): Promise<void> {
     await superviseServer(given, addresses, log);
     return;
   }
-  const isWorker = becomeWorker();
   const closers = new Closers();
   let report = () => log.info({}, 'Still opening the store: there is nothing to report yet.');
   reportOnSignal(() => report());
+  const isWorker = await becomeWorker();
   try {
     const { server, exports, store } = await start(given, { log, closers });
     if (isWorker) answerSupervisor(exports);
@@ -189,7 +172,10 @@ async function superviseServer(given: ServeArguments, addresses: readonly Listen
 
 /** Opens everything that a server needs. What is open is in `closers`, also after a failure. */
 async function start(given: ServeArguments, { log, closers }: { log: Log; closers: Closers }) {
-  const selectors = given.snapshots.map(parseSelector);
+  const placed = given.snapshots.map(parsePlacedSelector);
+  const selectors = placed.filter(({ at }) => at === undefined).map(({ selector }) => selector);
+  const composed = placed.filter(({ at }) => at !== undefined);
+  const into = intoOption(given.into);
   const layout = await layoutRequest(given);
   const inflightBytes = sizeOption('inflight-memory', given.inflightMemory);
   const store = await OpenStore.open({
@@ -203,9 +189,9 @@ async function start(given: ServeArguments, { log, closers }: { log: Log; closer
   closers.add(() => store.close());
   const overlays = await openOverlays(given, log);
   closers.add(() => overlays.close());
-  const exports = await SnapshotExports.create({ store, selectors, layout, overlays, log });
+  const exports = await SnapshotExports.create({ store, selectors, composed, into, layout, overlays, log });
   closers.add(() => exports.close());
-  if (selectors.length > 0) await exports.openDefault();
+  if (placed.length > 0) await exports.openDefault();
   const server = (onBug: (bug: unknown) => void) =>
     new NbdServer({ catalog: exports, log, shared: given.shared, repliesInFlightBytesMax: inflightBytes / 2, onBug });
   return { store, exports, server };
@@ -215,14 +201,6 @@ function whereWritesGo({ overlay }: ServeArguments): string {
   return overlay === MEMORY
     ? 'Serving. Writes are kept in memory and are lost when this process ends; --overlay DIR keeps them.'
     : `Serving. Writes are kept in ${overlay}.`;
-}
-
-async function layoutRequest({ owner, size, free }: ServeArguments): Promise<LayoutRequest> {
-  return {
-    owner: owner === undefined ? undefined : await parseOwner(owner),
-    sizeBytes: size === undefined ? undefined : sizeOption('size', size),
-    free: free === undefined ? undefined : freeOption(free),
-  };
 }
 
 async function openOverlays(given: ServeArguments, log: Log): Promise<Overlays> {

@@ -47,8 +47,8 @@ export function identityOf(parts: readonly Part[]): CompositionIdentity {
 
 /** The snapshots behind an identity, in the order of the parts. */
 export function snapshotsOf({ snapshotId, path }: CompositionIdentity): string[] {
-  // A directory's path is absolute: it cannot be taken for JSON.
-  if (path.startsWith('/')) return [snapshotId];
+  // A directory's path is absolute: it cannot be taken for an array.
+  if (!path.startsWith('[')) return [snapshotId];
   return (JSON.parse(path) as RecordedPart[]).map(({ snapshot }) => snapshot);
 }
 

@@ -2,20 +2,18 @@ import type { BlockDevice } from '../core/device.ts';
 import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
 import { ReadOnlyDevice } from '../device/read-only-device.ts';
-import { Ext4Image } from '../ext4/image.ts';
 import type { LayoutRequest } from '../ext4/parameters.ts';
-import { planLayout } from '../ext4/plan.ts';
-import type { SnapshotHeader } from '../kloset/snapshot.ts';
+import type { Part } from './composition.ts';
 import type { OpenStore } from './open-store.ts';
 import type { Overlay, Overlays } from './overlays.ts';
+import { openSnapshotImage } from './snapshot-image.ts';
 import { StatusDevice } from './status-device.ts';
 
 /** What to open, and how to lay it out. */
 export interface SnapshotDeviceOptions {
   readonly store: OpenStore;
-  readonly header: SnapshotHeader;
-  /** The directory of the snapshot that becomes the root, absolute. */
-  readonly path: string;
+  /** What the disk is made of. */
+  readonly parts: readonly Part[];
   readonly layout: LayoutRequest;
   readonly overlays: Overlays;
   readonly overlayKey: string;
@@ -42,34 +40,33 @@ export class SnapshotDevice {
   }
 
   static async open(options: SnapshotDeviceOptions): Promise<SnapshotDevice> {
-    const { store, header, path, log } = options;
+    const { store, parts, log } = options;
     const startedMs = performance.now();
-    const source = await store.openSource(header, path);
-    const identity = { snapshotId: header.id, createdSeconds: source.createdSeconds, path };
-    const layout = planLayout(source.tree, options.layout, identity);
-    for (const { message, count, example } of [...source.oddities, ...layout.warnings]) {
+    const opened = await openSnapshotImage({ store, parts, layout: options.layout });
+    const { image, identity, oddities } = opened;
+    const label = parts.map(labelOf).join(', ');
+    for (const { message, count, example } of oddities) {
       log.warn(
-        { snapshot: header.id, count, example },
-        `Snapshot ${header.id.slice(0, 8)}: ${message} (${count}, first: ${example})`,
+        { snapshot: identity.snapshotId, count, example },
+        `Snapshot ${label}: ${message} (${count}, first: ${example})`,
       );
     }
-    const image = new Ext4Image(layout, source);
-    const overlayIdentity = { snapshotId: header.id, path, layout: layout.parameters };
+    const overlayIdentity = { ...identity, layout: image.layout.parameters };
     const overlay = await options.overlays.open(options.overlayKey, image, overlayIdentity).catch(async (error) => {
-      await image.close();
-      await source.close();
+      await opened.close();
       throw error;
     });
+    const entries = image.layout.tree.length;
     log.info(
       {
-        snapshot: header.id,
-        path,
-        entries: source.tree.length,
+        snapshot: identity.snapshotId,
+        path: identity.path,
+        entries,
         deviceBytes: image.sizeBytes,
         dirtyBytes: overlay.stats().dirtyBytes,
         milliseconds: Math.round(performance.now() - startedMs),
       },
-      `Snapshot ${header.id.slice(0, 8)}${path === '/' ? '' : `:${path}`} is open: ${source.tree.length} entries on a disk of ${formatBytes(image.sizeBytes)}`,
+      `Snapshot ${label} is open: ${entries} entries on a disk of ${formatBytes(image.sizeBytes)}`,
     );
     const devices = {
       overlay,
@@ -80,8 +77,7 @@ export class SnapshotDevice {
       try {
         await overlay.close();
       } finally {
-        await image.close();
-        await source.close();
+        await opened.close();
       }
     });
   }
@@ -94,4 +90,9 @@ export class SnapshotDevice {
   close(): Promise<void> {
     return this.#close();
   }
+}
+
+/** A part as messages name it: `8e457cf5`, `8e457cf5:/base`, `8e457cf5:/base=monday`. */
+function labelOf({ header, path, at }: Part): string {
+  return `${header.id.slice(0, 8)}${path === '/' ? '' : `:${path}`}${at === undefined ? '' : `=${at}`}`;
 }

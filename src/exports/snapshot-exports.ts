@@ -2,28 +2,17 @@ import { UserError } from '../core/errors.ts';
 import type { ExportCatalog, ExportLease, ExportSummary } from '../core/export-catalog.ts';
 import type { Log } from '../core/log.ts';
 import type { LayoutRequest } from '../ext4/parameters.ts';
-import { matchesSelector, parseSelector, type Selector, selectSnapshot } from '../kloset/selector.ts';
+import { matchesSelector, parseSelector, type Selector } from '../kloset/selector.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
-import { fromBytePath } from '../source/directory-lister.ts';
-import { resolveRoot } from '../source/kloset-source.ts';
+import type { PlacedSelector } from './composition.ts';
 import { BASE_SUFFIX, describeExport, SHORT_ID_DIGITS, selectorName, shortName } from './export-name.ts';
+import { describeTarget, deviceIdOf, resolveTarget, type Target } from './export-target.ts';
 import type { OpenStore } from './open-store.ts';
 import type { Overlays } from './overlays.ts';
 import { SnapshotDevice } from './snapshot-device.ts';
 
 /** Devices kept open that nobody is attached to: a client that comes back finds its caches warm. */
 const IDLE_DEVICES_MAX = 8;
-
-/** What the name of an export stands for: a snapshot, or a directory of one. */
-interface Target {
-  readonly header: SnapshotHeader;
-  /** Absolute; `/` for all of it. */
-  readonly path: string;
-  /** Where its overlay is kept. */
-  readonly overlayKey: string;
-  /** The name by which messages know it. */
-  readonly name: string;
-}
 
 /** A device that is open or being opened, and how many hold it. */
 interface OpenDevice {
@@ -37,6 +26,10 @@ export interface SnapshotExportsOptions {
   readonly store: OpenStore;
   /** Selectors named by the operator; none: every snapshot of the store. */
   readonly selectors: readonly Selector[];
+  /** Selectors with names: one more export, behind the others, that has them side by side. */
+  readonly composed?: readonly PlacedSelector[];
+  /** The directory below which every snapshot is put on its disk. */
+  readonly into?: string | undefined;
   readonly layout: LayoutRequest;
   readonly overlays: Overlays;
   readonly log: Log;
@@ -64,24 +57,28 @@ export class SnapshotExports implements ExportCatalog {
   /** Resolves the selectors; rejects with UserError (exit 64) if one matches no snapshot, or several. */
   static async create(options: SnapshotExportsOptions): Promise<SnapshotExports> {
     const named: Target[] = [];
-    for (const selector of options.selectors) named.push(await resolveTarget(options, selector));
+    for (const selector of options.selectors) named.push(await resolveTarget(options, [{ selector, at: undefined }]));
+    if (options.composed?.length) named.push(await resolveTarget(options, options.composed));
     return new SnapshotExports(options, named);
   }
 
   async list(): Promise<readonly ExportSummary[]> {
     const { store, overlays } = this.#options;
-    const targets =
-      this.#named.length > 0
-        ? this.#named
-        : store.snapshots.map((header) => ({ name: shortName(header, store.snapshots), header }));
-    const summary = (name: string, header: SnapshotHeader, isVolatile: boolean) => ({
-      name,
-      description: describeExport(header, isVolatile),
-    });
+    const describe = (header: SnapshotHeader) => (isVolatile: boolean) => describeExport(header, isVolatile);
+    const own = this.#named.map((target) => ({
+      name: target.name,
+      description: (isVolatile: boolean) => describeTarget(target, isVolatile),
+    }));
+    const all = store.snapshots.map((header) => ({
+      name: shortName(header, store.snapshots),
+      description: describe(header),
+    }));
+    const listed = this.#named.length > 0 ? own : all;
     const aliases = this.#named.length > 0 ? [] : this.#aliases();
     return [
-      ...[...targets, ...aliases].map(({ name, header }) => summary(name, header, overlays.isVolatile)),
-      ...targets.map(({ name, header }) => summary(`${name}${BASE_SUFFIX}`, header, false)),
+      ...listed.map(({ name, description }) => ({ name, description: description(overlays.isVolatile) })),
+      ...aliases.map(({ name, header }) => ({ name, description: describe(header)(overlays.isVolatile) })),
+      ...listed.map(({ name, description }) => ({ name: `${name}${BASE_SUFFIX}`, description: description(false) })),
     ];
   }
 
@@ -97,7 +94,7 @@ export class SnapshotExports implements ExportCatalog {
     return {
       name: isBase ? `${target.name}${BASE_SUFFIX}` : target.name,
       deviceId: isBase ? `${deviceId}${BASE_SUFFIX}` : deviceId,
-      description: describeExport(target.header, this.#options.overlays.isVolatile && !isBase),
+      description: describeTarget(target, this.#options.overlays.isVolatile && !isBase),
       readOnly: isBase,
       device: isBase ? device.pristine : device.writable,
       release: () => {
@@ -143,12 +140,12 @@ export class SnapshotExports implements ExportCatalog {
     return open;
   }
 
-  #openDevice(deviceId: string, { header, path, overlayKey: ownKey }: Target): OpenDevice {
+  #openDevice(deviceId: string, { parts, overlayKey: ownKey }: Target): OpenDevice {
     const { store, layout, overlays, log } = this.#options;
     const overlayKey = this.#overlayKeys.get(deviceId) ?? ownKey;
     this.#overlayKeys.set(deviceId, overlayKey);
     const closed = this.#closing.get(deviceId) ?? Promise.resolve();
-    const openNow = () => SnapshotDevice.open({ store, header, path, layout, overlays, overlayKey, log });
+    const openNow = () => SnapshotDevice.open({ store, parts, layout, overlays, overlayKey, log });
     // How the closing ended was logged there; the overlay itself knows what it lost, if anything.
     const open: OpenDevice = { device: closed.then(openNow, openNow), opened: undefined, holders: 0 };
     open.device.then(
@@ -207,7 +204,8 @@ export class SnapshotExports implements ExportCatalog {
     const { snapshots } = this.#options.store;
     const names = ['latest', ...new Set(snapshots.flatMap(({ tags }) => tags.map((tag) => `tag:${tag}`)))];
     return names.flatMap((name) => {
-      const header = this.#resolved.get(name)?.header ?? snapshots.find((candidate) => isNamed(candidate, name));
+      const header =
+        this.#resolved.get(name)?.parts[0]?.header ?? snapshots.find((candidate) => isNamed(candidate, name));
       return header === undefined ? [] : [{ name, header }];
     });
   }
@@ -228,10 +226,10 @@ export class SnapshotExports implements ExportCatalog {
     if (name === '') return this.#named[0];
     const exact = this.#named.find((target) => target.name === name);
     if (exact !== undefined) return exact;
-    const byId = this.#named.filter(({ header }) => isIdOf(header, name));
+    const byId = this.#named.filter(({ parts }) => parts.length === 1 && isIdOf(parts[0]!.header, name));
     // An id alone names a device only if one device of that snapshot is served.
     if (new Set(byId.map(deviceIdOf)).size === 1) return byId[0];
-    const whole = byId.filter((target) => target.path === '/');
+    const whole = byId.filter(({ parts }) => parts[0]!.path === '/');
     return new Set(whole.map(deviceIdOf)).size === 1 ? whole[0] : undefined;
   }
 
@@ -250,7 +248,7 @@ export class SnapshotExports implements ExportCatalog {
     const isPinned = (await this.#options.overlays.pinned(selectorName(selector))) !== undefined;
     // No such export; that an overlay's snapshot is gone, on the other hand, is for the client to hear.
     if (!isPinned && !snapshots.some((header) => matchesSelector(header, selector))) return undefined;
-    return resolveTarget(this.#options, selector);
+    return resolveTarget(this.#options, [{ selector, at: undefined }]);
   }
 }
 
@@ -260,43 +258,4 @@ function isNamed({ tags }: SnapshotHeader, name: string): boolean {
 
 function isIdOf(header: SnapshotHeader, name: string): boolean {
   return header.id === name || (name.length === SHORT_ID_DIGITS && header.id.startsWith(name));
-}
-
-function deviceIdOf({ header, path }: Pick<Target, 'header' | 'path'>): string {
-  return `${header.id}:${path}`;
-}
-
-/**
- * An overlay pins its snapshot: `latest` goes on to mean the snapshot that an overlay was made for under that name, even
- * when the store has a newer one by now.
- */
-async function resolveTarget(options: SnapshotExportsOptions, selector: Selector): Promise<Target> {
-  const { store, overlays, log } = options;
-  const name = selectorName(selector);
-  const pinned = await overlays.pinned(name);
-  if (pinned === undefined) {
-    const header = selectSnapshot(store.snapshots, selector);
-    const path = absolutePath(header, selector);
-    return { header, path, name, overlayKey: (await overlays.keyOf(header.id, path)) ?? name };
-  }
-  const header = store.snapshots.find(({ id }) => id === pinned.snapshotId);
-  if (header === undefined) {
-    throw new UserError(
-      `The overlay "${name}" belongs to snapshot ${pinned.snapshotId}, which the store no longer holds. ` +
-        'Remove that sub-directory of the overlay to give up what was written, or bring the snapshot back.',
-    );
-  }
-  const newest = selector.kind === 'id' ? header : selectSnapshot(store.snapshots, selector);
-  if (newest !== header) {
-    log.warn(
-      { export: name, snapshot: header.id, newer: newest.id },
-      `"${name}" stays snapshot ${header.id.slice(0, 8)}, which its overlay was made for; the store has ${newest.id.slice(0, 8)} by now`,
-    );
-  }
-  return { header, path: absolutePath(header, selector), name, overlayKey: name };
-}
-
-/** Two ways to write a path name one device. */
-function absolutePath(header: SnapshotHeader, { path }: Selector): string {
-  return fromBytePath(resolveRoot(header, path)).toString();
 }
