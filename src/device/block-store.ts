@@ -40,6 +40,12 @@ export interface BlockStore {
   /** Makes every applied change durable, as far as the store promises that. Rejects with OverlayError. */
   flush(): Promise<void>;
   stats(): OverlayStats;
+  /** Room taken now, as `storedBytes` of the stats; asked for before every write of an overlay that has a limit. */
+  readonly usedBytes: number;
+  /** Bytes that landing the changes would add to it; 0 for those without data. */
+  roomFor(changes: readonly Change[]): number;
+  /** A limit is reached: the store may work harder to give space back. */
+  makeRoom(): void;
   /** Called once, with nothing in flight. */
   close(): Promise<void>;
 }

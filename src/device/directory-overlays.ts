@@ -23,14 +23,16 @@ import {
   writeMetadata,
 } from './overlay-metadata.ts';
 import { SegmentFiles } from './segment-files.ts';
+import type { SpaceOptions } from './space-gate.ts';
 
-export interface DirectoryOverlaysOptions {
+/** The space options hold for each overlay by itself. */
+export interface DirectoryOverlaysOptions extends SpaceOptions {
   readonly log?: Log;
   /** For tests. */
   readonly fileSystem?: OverlayFileSystem;
 }
 
-export interface OpenLogOptions {
+export interface OpenLogOptions extends SpaceOptions {
   readonly fileSystem: OverlayFileSystem;
   readonly log: Log;
   /** Bytes of a complete segment of the log; small in tests, so that logs have many. */
@@ -48,14 +50,16 @@ export class DirectoryOverlays {
   readonly #lock: DirectoryLock;
   readonly #fileSystem: OverlayFileSystem;
   readonly #log: Log;
+  readonly #space: SpaceOptions;
   /** By export key. Closed ones stay until they are opened again. */
   readonly #open = new Map<string, OverlayDevice>();
 
-  private constructor(directory: string, lock: DirectoryLock, { log, fileSystem }: Required<DirectoryOverlaysOptions>) {
+  private constructor(directory: string, lock: DirectoryLock, options: DirectoryOverlaysOptions) {
     this.#directory = directory;
     this.#lock = lock;
-    this.#fileSystem = fileSystem;
-    this.#log = log;
+    this.#fileSystem = options.fileSystem ?? nodeFileSystem;
+    this.#log = options.log ?? silentLog;
+    this.#space = options;
   }
 
   /**
@@ -65,10 +69,9 @@ export class DirectoryOverlays {
   static async open(directory: string, options: DirectoryOverlaysOptions = {}): Promise<DirectoryOverlays> {
     try {
       const made = await mkdir(directory, { recursive: true, mode: 0o700 });
-      const fileSystem = options.fileSystem ?? nodeFileSystem;
       if (made !== undefined) await nodeFileSystem.syncDirectory(dirname(directory));
       const lock = await lockDirectory(directory);
-      return new DirectoryOverlays(directory, lock, { log: options.log ?? silentLog, fileSystem });
+      return new DirectoryOverlays(directory, lock, options);
     } catch (cause) {
       throw asUserError(`cannot use ${directory} for overlays`, cause);
     }
@@ -102,7 +105,11 @@ export class DirectoryOverlays {
         (await readMetadata(this.#fileSystem, directory)) ??
         (await this.#make(directory, { exportKey, identity, sizeBytes: base.sizeBytes }));
       assertBelongsTogether(directory, metadata, { identity, sizeBytes: base.sizeBytes });
-      const device = await openLogDevice(directory, metadata, base, { fileSystem: this.#fileSystem, log: this.#log });
+      const device = await openLogDevice(directory, metadata, base, {
+        ...this.#space,
+        fileSystem: this.#fileSystem,
+        log: this.#log,
+      });
       this.#open.set(exportKey, device);
       return device;
     } catch (cause) {
@@ -176,8 +183,9 @@ export async function openLogDevice(
   directory: string,
   metadata: OverlayMetadata,
   base: ReadableDevice,
-  { fileSystem, log, segmentBytes = SEGMENT_BYTES_TARGET }: OpenLogOptions,
+  options: OpenLogOptions,
 ): Promise<OverlayDevice> {
+  const { fileSystem, log, segmentBytes = SEGMENT_BYTES_TARGET } = options;
   const files = new SegmentFiles(directory, fileSystem);
   const overlayId = BigInt(`0x${metadata.overlayId}`);
   try {
@@ -197,7 +205,7 @@ export async function openLogDevice(
       markClosed: (end) => writeClosed(fileSystem, directory, end),
       log,
     });
-    return new OverlayDevice(base, store);
+    return new OverlayDevice(base, store, options, log);
   } catch (error) {
     await files.closeAll();
     throw error;

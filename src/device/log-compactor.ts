@@ -22,6 +22,8 @@ import type { UseEpochs } from './use-epochs.ts';
 const MOVED_SHARE = 0.25;
 /** Segments with more than this share of live bytes stay: moving them would give little. */
 const LIVE_SHARE_MAX = 0.6;
+/** While writes wait for space. Above it a move needs as much room as it gives. */
+const PRESSED_LIVE_SHARE_MAX = 0.9;
 /** Nothing is moved while the dead bytes are fewer than half a segment, or than a third of the live ones. */
 const DEAD_SEGMENTS_MIN = 0.5;
 const DEAD_SHARE_MIN = 1 / 3;
@@ -56,6 +58,8 @@ export class LogCompactor {
   #running: Promise<void> | undefined;
   #removals: Promise<void> = Promise.resolve();
   #stopped = false;
+  /** Somebody waits for space: every segment with dead blocks is worth moving. */
+  #pressed = false;
   #movedBytes = 0;
   /** What clients had written when segments were last looked at. */
   #bytesLooked = 0;
@@ -68,7 +72,7 @@ export class LogCompactor {
   poke(): void {
     const { acknowledgedBytes, index } = this.#input;
     if (this.#running !== undefined || this.#stopped) return;
-    const grown = acknowledgedBytes() - this.#bytesLooked >= this.#input.segmentBytes * LOOK_SEGMENTS;
+    const grown = this.#pressed || acknowledgedBytes() - this.#bytesLooked >= this.#input.segmentBytes * LOOK_SEGMENTS;
     if (index.dead.size === 0 && !grown) return;
     this.#bytesLooked = acknowledgedBytes();
     this.#running = this.#run()
@@ -76,6 +80,12 @@ export class LogCompactor {
       .finally(() => {
         this.#running = undefined;
       });
+  }
+
+  /** A limit is reached: empties segments that would not be worth it otherwise, as far as what may be moved allows. */
+  press(): void {
+    this.#pressed = true;
+    this.poke();
   }
 
   /** Stops after the step that is under way. */
@@ -92,7 +102,10 @@ export class LogCompactor {
         continue;
       }
       const victim = this.#pickVictim();
-      if (victim === undefined) return;
+      if (victim === undefined) {
+        this.#pressed = false;
+        return;
+      }
       await this.#empty(victim);
     }
   }
@@ -109,13 +122,11 @@ export class LogCompactor {
       dead += segment.deadBytes;
       if (victim === undefined || share(segment) < share(victim)) victim = segment;
     }
-    if (
-      victim === undefined ||
-      share(victim) > LIVE_SHARE_MAX ||
-      dead < Math.max(this.#input.segmentBytes * DEAD_SEGMENTS_MIN, live * DEAD_SHARE_MIN)
-    ) {
-      return undefined;
-    }
+    if (victim === undefined) return undefined;
+    const worthIt = this.#pressed ? PRESSED_LIVE_SHARE_MAX : LIVE_SHARE_MAX;
+    const enough =
+      this.#pressed || dead >= Math.max(this.#input.segmentBytes * DEAD_SEGMENTS_MIN, live * DEAD_SHARE_MIN);
+    if (share(victim) > worthIt || !enough) return undefined;
     const allowed = acknowledgedBytes() * MOVED_SHARE - this.#movedBytes;
     return victim.liveData * BLOCK_SIZE <= allowed ? victim : undefined;
   }

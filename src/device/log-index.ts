@@ -94,6 +94,9 @@ export class LogIndex {
   readonly #rows: (Segment | undefined)[] = [];
   readonly #freeRows: number[] = [];
   readonly #segments = new Map<number, Segment>();
+  /** Bytes of the records of complete segments, and the others. */
+  #completeBytes = 0;
+  readonly #growing = new Set<Segment>();
   /** Complete segments that nothing needs any more, apart from the DROP that says so. */
   readonly dead = new Set<Segment>();
 
@@ -107,6 +110,13 @@ export class LogIndex {
     return this.#segments.values();
   }
 
+  /** Bytes of all records. */
+  get storedBytes(): number {
+    let bytes = this.#completeBytes;
+    for (const { endBytes } of this.#growing) bytes += endBytes;
+    return bytes;
+  }
+
   /** Segments must be added in ascending order. */
   addSegment(number: number): Segment {
     const slot = this.#freeRows.pop() ?? this.#rows.length;
@@ -114,19 +124,22 @@ export class LogIndex {
     const segment = new Segment(number, slot);
     this.#rows[slot] = segment;
     this.#segments.set(number, segment);
+    this.#growing.add(segment);
     return segment;
   }
 
   /** The dead segment is no longer part of the log. Requests in flight may know places in it until `freeRow`. */
   forget(segment: Segment): void {
     assert(segment.dead, 'a segment in use is not removed');
-    this.#segments.delete(segment.number);
+    if (this.#segments.delete(segment.number) && !this.#growing.delete(segment))
+      this.#completeBytes -= segment.endBytes;
     this.dead.delete(segment);
   }
 
   /** No record will be added to the segment. */
   complete(segment: Segment): void {
     segment.complete = true;
+    if (this.#growing.delete(segment)) this.#completeBytes += segment.endBytes;
     segment.entries = undefined;
     if (segment.dead) this.dead.add(segment);
   }

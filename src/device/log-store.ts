@@ -10,6 +10,7 @@ import type { LogIndex, Segment } from './log-index.ts';
 import type { ClosedLog, RecoveredLog } from './log-recovery.ts';
 import { LogWriter } from './log-writer.ts';
 import type { SegmentFiles } from './segment-files.ts';
+import { withoutUnchanged } from './unchanged-blocks.ts';
 import { UseEpochs } from './use-epochs.ts';
 
 export interface LogStoreInput {
@@ -80,7 +81,11 @@ export class LogStore implements BlockStore {
     if (this.readOnlyReason !== undefined) {
       throw new OverlayError(`the overlay is read-only: ${this.readOnlyReason}`, { reason: 'damaged' });
     }
-    await this.#writer.append(changes);
+    const news = await withoutUnchanged(changes, this.#index, (block, value, target) =>
+      this.read({ first: block, value }, 0, target),
+    );
+    // After a failed fdatasync what equals it may be lost: the writer refuses that as it refuses all else.
+    if (news.length > 0 || this.#writer.failure !== undefined) await this.#writer.append(news);
     for (const { data } of changes) this.#acknowledgedBytes += data?.length ?? 0;
   }
 
@@ -113,16 +118,27 @@ export class LogStore implements BlockStore {
 
   stats(): OverlayStats {
     const { map } = this.#index;
-    let storedBytes = 0;
-    for (const { endBytes } of this.#index.segments) storedBytes += endBytes;
     return {
       dirtyBytes: (map.dataBlocks + map.zeroBlocks) * BLOCK_SIZE,
       zeroBytes: map.zeroBlocks * BLOCK_SIZE,
-      storedBytes,
+      storedBytes: this.usedBytes,
       memoryBytes: 0,
       acknowledgedBytes: this.#acknowledgedBytes,
       writtenBytes: this.#writer.writtenBytes,
     };
+  }
+
+  get usedBytes(): number {
+    return this.#index.storedBytes;
+  }
+
+  /** A log only grows: what is replaced comes free later, if at all. */
+  roomFor(changes: readonly Change[]): number {
+    return changes.reduce((bytes, { data }) => bytes + (data?.length ?? 0), 0);
+  }
+
+  makeRoom(): void {
+    this.#compactor.press();
   }
 
   async close(): Promise<void> {

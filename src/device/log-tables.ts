@@ -40,6 +40,8 @@ export interface BatchEntry {
   readonly block: number;
   readonly count: number;
   readonly data: Uint8Array | undefined;
+  /** Of each block of data, where somebody has computed them already. */
+  readonly checksums?: Uint32Array;
 }
 
 /** A BATCH record without its header values, and the checksums in it. */
@@ -49,18 +51,26 @@ export function batchTable(batch: readonly BatchEntry[]): { record: Buffer; chec
   const checksums = new Uint32Array(dataBlocks);
   let at = TABLE_AT;
   let done = 0;
-  for (const { block, count, data } of batch) {
+  for (const { block, count, data, checksums: known } of batch) {
     record.writeUInt32LE(block, at);
     record.writeUInt32LE(count, at + 4);
     record.writeUInt32LE(data === undefined ? entryKinds.zero : entryKinds.data, at + 8);
     at += BATCH_ENTRY_BYTES;
     if (data === undefined) continue;
-    for (let i = 0; i < count; i++) {
-      checksums[done++] = blockChecksum(block + i, data.subarray(i * BLOCK_SIZE, (i + 1) * BLOCK_SIZE));
-    }
+    checksums.set(known ?? blockChecksums(block, data), done);
+    done += count;
   }
   writeChecksums(record, at, checksums, checksums.length);
   return { record, checksums };
+}
+
+/** The checksum of each block of `data`, which belongs at `block` and behind it. */
+export function blockChecksums(block: number, data: Uint8Array): Uint32Array {
+  const checksums = new Uint32Array(data.length / BLOCK_SIZE);
+  for (let at = 0; at < checksums.length; at++) {
+    checksums[at] = blockChecksum(block + at, data.subarray(at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE));
+  }
+  return checksums;
 }
 
 /** Reads a BATCH's table; its data begins at `dataPosition`. Throws CorruptStoreError if it contradicts itself. */

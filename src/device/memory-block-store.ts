@@ -95,6 +95,27 @@ export class MemoryBlockStore implements BlockStore {
     };
   }
 
+  /** Blocks in use: a trimmed block's place in the file is taken again before the file grows. */
+  get usedBytes(): number {
+    return (this.#memory.used + this.#spilled.used) * BLOCK_SIZE;
+  }
+
+  roomFor(changes: readonly Change[]): number {
+    let blocks = 0;
+    for (const { block, count, data } of changes) {
+      if (data === undefined) continue;
+      for (let at = block; at < block + count; ) {
+        const run = this.map.runAt(at, block + count);
+        if (run.value === undefined || isZeroValue(run.value)) blocks += run.count;
+        at += run.count;
+      }
+    }
+    return blocks * BLOCK_SIZE;
+  }
+
+  /** What is free is free at once. */
+  makeRoom(): void {}
+
   async close(): Promise<void> {
     this.#slabs.length = 0;
     await this.#spill.close();

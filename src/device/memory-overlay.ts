@@ -4,9 +4,10 @@ import { type Log, silentLog } from '../core/log.ts';
 import { nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
 import { MemoryBlockStore } from './memory-block-store.ts';
 import { OverlayDevice } from './overlay.ts';
+import type { SpaceOptions } from './space-gate.ts';
 import { SpillFile, spillDirectory } from './spill-file.ts';
 
-export interface MemoryOverlayOptions {
+export interface MemoryOverlayOptions extends SpaceOptions {
   /** Bytes of blocks kept in memory; what is beyond goes to a temporary file. */
   readonly memoryLimitBytes?: number;
   /** Where that file is made. By default the system's directory for temporary files, or /var/tmp if that is a tmpfs. */
@@ -27,5 +28,5 @@ export async function openMemoryOverlay(
   const { memoryLimitBytes = OVERLAY_MEMORY_BYTES_DEFAULT, tempDir, log = silentLog } = options;
   const directory = await spillDirectory(tempDir, log);
   const spill = new SpillFile({ directory, log, fileSystem: options.fileSystem ?? nodeFileSystem });
-  return new OverlayDevice(base, new MemoryBlockStore({ memoryLimitBytes, spill }));
+  return new OverlayDevice(base, new MemoryBlockStore({ memoryLimitBytes, spill }), options, log);
 }

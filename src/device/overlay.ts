@@ -12,10 +12,12 @@
  */
 import type { BlockDevice, ReadableDevice } from '../core/device.ts';
 import { assert, OverlayError } from '../core/errors.ts';
+import { type Log, silentLog } from '../core/log.ts';
 import { BLOCK_SIZE, type ByteRange } from '../core/units.ts';
 import { DEVICE_BLOCKS_MAX, isZeroValue } from './block-map.ts';
 import type { BlockStore, Change, OverlayStats } from './block-store.ts';
 import { RangeLocks } from './range-locks.ts';
+import { SpaceGate, type SpaceOptions } from './space-gate.ts';
 import { isZeroBlock, splitZeroBlocks } from './zero-blocks.ts';
 
 /** What a write of more bytes than this is cut into, so that one record of a log can hold each part. */
@@ -32,18 +34,20 @@ export class OverlayDevice implements BlockDevice {
   readonly sizeBytes: number;
   readonly #base: ReadableDevice;
   readonly #store: BlockStore;
+  readonly #gate: SpaceGate;
   readonly #locks = new RangeLocks();
   #inFlight = 0;
   #idle: (() => void) | undefined;
   #closing: Promise<void> | undefined;
 
   /** Reads through to `base`, which stays the caller's to close; owns `store`. */
-  constructor(base: ReadableDevice, store: BlockStore) {
+  constructor(base: ReadableDevice, store: BlockStore, space: SpaceOptions = {}, log: Log = silentLog) {
     assert(base.sizeBytes % BLOCK_SIZE === 0, 'a device is a whole number of blocks');
     assert(base.sizeBytes / BLOCK_SIZE <= DEVICE_BLOCKS_MAX, 'an overlay covers at most 16 TiB');
     this.sizeBytes = base.sizeBytes;
     this.#base = base;
     this.#store = store;
+    this.#gate = new SpaceGate(store, space, log);
   }
 
   /** Why every write is refused (damage found when it was opened); undefined for a healthy overlay. */
@@ -54,6 +58,11 @@ export class OverlayDevice implements BlockDevice {
   /** Whether `close` has been called. */
   get closing(): boolean {
     return this.#closing !== undefined;
+  }
+
+  /** Bytes the overlay may take from now on; undefined: what the disk has. Writes that wait for space try again. */
+  setLimit(limitBytes: number | undefined): void {
+    this.#gate.setLimit(limitBytes);
   }
 
   stats(): OverlayStats {
@@ -110,7 +119,9 @@ export class OverlayDevice implements BlockDevice {
     return this.#during(() => this.#store.flush());
   }
 
+  /** Writes that wait for space end with OverlayError 'full'. */
   close(): Promise<void> {
+    if (this.#closing === undefined) this.#gate.close();
     this.#closing ??= this.#drain().then(() => this.#store.close());
     return this.#closing;
   }
@@ -140,40 +151,51 @@ export class OverlayDevice implements BlockDevice {
     const exclusive = offset % BLOCK_SIZE !== 0 || end % BLOCK_SIZE !== 0;
     const release = await this.#locks.acquire({ first, count, exclusive });
     try {
-      await this.#store.apply(await this.#wholeBlocks(offset, end, content));
+      await this.#gate.apply(await this.#wholeBlocks(offset, end, content));
     } finally {
       release();
     }
   }
 
   /** The request as whole blocks: its edges merged with what is there, its blocks of zeroes told apart. */
-  async #wholeBlocks(offset: number, end: number, content: Uint8Array | number): Promise<Change[]> {
+  async #wholeBlocks(offset: number, end: number, content: Uint8Array | number): Promise<readonly Change[]> {
     const source = typeof content === 'number' ? undefined : content;
     const innerStart = Math.ceil(offset / BLOCK_SIZE) * BLOCK_SIZE;
     const innerEnd = Math.floor(end / BLOCK_SIZE) * BLOCK_SIZE;
-    if (innerStart > innerEnd) return [await this.#mergedEdge(offset, end, source)];
+    if (innerStart > innerEnd) return this.#mergedEdge(offset, end, source);
 
-    const edges: Promise<Change>[] = [];
+    const edges: Promise<readonly Change[]>[] = [];
     const headBytes = innerStart - offset;
     if (headBytes > 0) edges.push(this.#mergedEdge(offset, innerStart, source?.subarray(0, headBytes)));
     if (innerEnd < end) edges.push(this.#mergedEdge(innerEnd, end, source?.subarray(innerEnd - offset)));
-    const changes = edges.length === 0 ? [] : await Promise.all(edges);
+    const changes = edges.length === 0 ? [] : (await Promise.all(edges)).flat();
     const block = innerStart / BLOCK_SIZE;
     const count = (innerEnd - innerStart) / BLOCK_SIZE;
-    if (count > 0 && source === undefined) changes.push({ block, count, data: undefined });
+    if (count > 0 && source === undefined) changes.push(...this.#zeroes(block, count));
     else if (source !== undefined) splitZeroBlocks(block, source.subarray(headBytes, innerEnd - offset), changes);
     return changes;
   }
 
-  /** One block with bytes `from` to `to` of the device replaced; zeroes if `source` is missing. */
-  async #mergedEdge(from: number, to: number, source: Uint8Array | undefined): Promise<Change> {
+  /** A range that is one run of zeroes stays as it is. One of many parts gets one entry: it makes the map smaller. */
+  #zeroes(block: number, count: number): Change[] {
+    const run = this.#store.map.runAt(block, block + count);
+    const zeroed = run.count === count && run.value !== undefined && isZeroValue(run.value);
+    return zeroed ? [] : [{ block, count, data: undefined }];
+  }
+
+  /**
+   * One block with bytes `from` to `to` of the device replaced; zeroes if `source` is missing. Nothing if they are there
+   * already: the block had to be read anyway, from the base too.
+   */
+  async #mergedEdge(from: number, to: number, source: Uint8Array | undefined): Promise<readonly Change[]> {
     const block = Math.floor(from / BLOCK_SIZE);
     const start = block * BLOCK_SIZE;
     const merged = Buffer.allocUnsafe(BLOCK_SIZE);
     await this.#readParts(start, merged);
-    if (source === undefined) merged.fill(0, from - start, to - start);
-    else merged.set(source, from - start);
-    return { block, count: 1, data: isZeroBlock(merged, 0) ? undefined : merged };
+    const wanted = source ?? new Uint8Array(to - from);
+    if (merged.compare(wanted, 0, wanted.length, from - start, to - start) === 0) return [];
+    merged.set(wanted, from - start);
+    return [{ block, count: 1, data: isZeroBlock(merged, 0) ? undefined : merged }];
   }
 
   async #during(action: () => Promise<void>): Promise<void> {

@@ -1,9 +1,12 @@
 import { join } from 'node:path';
-import type { OverlayFile, OverlayFileSystem } from './file-system.ts';
+import { errorCode, type OverlayFile, type OverlayFileSystem } from './file-system.ts';
 import { segmentFileName } from './log-format.ts';
 
 /** Files kept open at a time beyond those in use. A TiB of log is 32,768 segments, and a server serves many overlays. */
 const IDLE_FILES_MAX = 32;
+
+/** Codes that mean: not for writing. */
+const readOnlyCodes: ReadonlySet<string | undefined> = new Set(['EROFS', 'EACCES', 'EPERM']);
 
 interface Opened {
   readonly file: Promise<OverlayFile>;
@@ -36,7 +39,7 @@ export class SegmentFiles {
   /** Calls `action` with the segment's file, which stays open meanwhile. */
   async use<T>(segment: number, action: (file: OverlayFile) => Promise<T>): Promise<T> {
     const opened = this.#opened.get(segment) ?? {
-      file: this.#fileSystem.open(this.pathOf(segment), 'write'),
+      file: this.#open(segment),
       users: 0,
     };
     opened.users++;
@@ -69,6 +72,17 @@ export class SegmentFiles {
     const all = [...this.#opened.values()];
     this.#opened.clear();
     await Promise.all(all.map(closeQuietly));
+  }
+
+  /** A file system that has become read-only still has the blocks. */
+  async #open(segment: number): Promise<OverlayFile> {
+    const path = this.pathOf(segment);
+    try {
+      return await this.#fileSystem.open(path, 'write');
+    } catch (error) {
+      if (!readOnlyCodes.has(errorCode(error))) throw error;
+      return this.#fileSystem.open(path, 'read');
+    }
   }
 
   async #closeIdle(wanted: number): Promise<void> {

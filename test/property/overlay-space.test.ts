@@ -88,4 +88,55 @@ describe('the space of a directory overlay', () => {
     expect(device.stats().writtenBytes - before).toBeLessThanOrEqual(5 * 128);
     await device.close();
   });
+
+  it('writing what is there costs nothing, and no block of the base is read for it', async () => {
+    const equalDirectory = mkdtempSync(join(tmpdir(), 'overlay-equal-'));
+    const content = seededRandom(seed).fill(Buffer.alloc(64 * BLOCK_SIZE));
+    let baseReads = 0;
+    const base = new MemoryDevice(Buffer.from(content));
+    const counted = {
+      sizeBytes: content.length,
+      close: () => base.close(),
+      read(offset: number, target: Uint8Array) {
+        baseReads++;
+        return base.read(offset, target);
+      },
+    };
+    const about = { ...metadata, overlayId: '00000000000000ab', sizeBytes: content.length };
+    const options = { fileSystem: nodeFileSystem, log: silentLog, segmentBytes };
+    const device = await openLogDevice(equalDirectory, about, counted, options);
+    const written = () => device.stats().writtenBytes;
+
+    // Part of a block: it has to be read anyway, and stays clean.
+    await device.write(5 * BLOCK_SIZE + 3, content.subarray(5 * BLOCK_SIZE + 3, 5 * BLOCK_SIZE + 700), { fua: true });
+    expect(written()).toBe(0);
+    expect(baseReads).toBe(1);
+
+    const data = seededRandom(seed + 1).fill(Buffer.alloc(8 * BLOCK_SIZE));
+    await device.write(10 * BLOCK_SIZE, data, { fua: true });
+    const before = written();
+    await device.write(10 * BLOCK_SIZE, data, { fua: true });
+    await device.write(12 * BLOCK_SIZE + 9, data.subarray(2 * BLOCK_SIZE + 9, 5 * BLOCK_SIZE), { fua: true });
+    expect(written() - before, 'at most a MARK').toBeLessThanOrEqual(64);
+
+    // One block of eight differs: it alone is written.
+    data[3 * BLOCK_SIZE + 1]! ^= 1;
+    await device.write(10 * BLOCK_SIZE, data, { fua: true });
+    expect(written() - before).toBeLessThan(2 * BLOCK_SIZE);
+    data.copy(content, 10 * BLOCK_SIZE);
+
+    await device.trim({ offset: 40 * BLOCK_SIZE, length: 8 * BLOCK_SIZE }, { fua: true });
+    const trimmed = written();
+    await device.writeZeroes({ offset: 41 * BLOCK_SIZE, length: BLOCK_SIZE }, { fua: true, mayTrim: true });
+    await device.write(42 * BLOCK_SIZE + 1, Buffer.alloc(99), { fua: true });
+    expect(written() - trimmed, 'at most the MARK of the flush before').toBeLessThanOrEqual(64);
+    content.fill(0, 40 * BLOCK_SIZE, 48 * BLOCK_SIZE);
+    expect(baseReads).toBe(1);
+    expect(await firstDifference(device, content)).toBe(undefined);
+    await device.close();
+    const again = await openLogDevice(equalDirectory, about, counted, options);
+    expect(await firstDifference(again, content)).toBe(undefined);
+    await again.close();
+    rmSync(equalDirectory, { recursive: true });
+  });
 });

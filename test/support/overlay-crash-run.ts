@@ -1,10 +1,11 @@
 /** Runs a random workload on an overlay in a CrashFileSystem, and judges what is left after a crash. */
 import type { BlockDevice } from '../../src/core/device.ts';
-import { silentLog } from '../../src/core/log.ts';
+import { type Log, silentLog } from '../../src/core/log.ts';
 import { BLOCK_SIZE } from '../../src/core/units.ts';
 import { openLogDevice } from '../../src/device/directory-overlays.ts';
 import { FORMAT_VERSION } from '../../src/device/log-format.ts';
 import type { OverlayDevice } from '../../src/device/overlay.ts';
+import type { SpaceOptions } from '../../src/device/space-gate.ts';
 import { MemoryDevice } from './memory-device.ts';
 import { type CrashFileSystem, CrashFileSystem as FileSystem, type Image } from './overlay-crash-fs.ts';
 import { applyToBuffer, applyToDevice, randomStep, type Step } from './overlay-model.ts';
@@ -37,9 +38,13 @@ export interface Run {
   readonly moments: readonly Moment[];
 }
 
-export function openCrashDevice(fileSystem: CrashFileSystem, segmentBytes = 60_000): Promise<OverlayDevice> {
+export function openCrashDevice(
+  fileSystem: CrashFileSystem,
+  segmentBytes = 60_000,
+  more: SpaceOptions & { readonly log?: Log } = {},
+): Promise<OverlayDevice> {
   const base = new MemoryDevice(Buffer.from(baseContent));
-  return openLogDevice(DIRECTORY, metadata, base, { fileSystem, log: silentLog, segmentBytes });
+  return openLogDevice(DIRECTORY, metadata, base, { log: silentLog, ...more, fileSystem, segmentBytes });
 }
 
 /** `count` random steps, one after the other, with FLUSHes, FUA and reopenings between them. */
@@ -52,9 +57,12 @@ export async function runWorkload(random: Random, count: number, reopenChance = 
   let flushed = 0;
   const note = () => moments.push({ operations: fileSystem.operations.length, issued: steps.length, flushed });
   for (let index = 0; index < count; index++) {
-    const step = randomStep(random, baseContent.length);
-    steps.push(step);
     const state = Buffer.from(states.at(-1)!);
+    const drawn = randomStep(random, baseContent.length);
+    // Now and then what is there is written again.
+    const again = drawn.kind === 'write' && random.chance(0.2);
+    const step = again ? { ...drawn, data: state.subarray(drawn.offset, drawn.offset + drawn.length) } : drawn;
+    steps.push(step);
     applyToBuffer(state, step);
     states.push(state);
     note();

@@ -1,0 +1,168 @@
+/**
+ * Where writes wait that have found no room: the disk is full, or the overlay has reached its limit.
+ *
+ * A write that is refused would turn ext4 read-only and stop a database, so by default it is parked instead. Those parked
+ * stand in a line; the first tries again after a pause, when another write got through, or when the limit is raised, and
+ * lets the next one try once it has landed. Later writes join the end of the line without trying. Changes without data
+ * (zeroes, trims) try first, since they are what makes room. FLUSH does not come here, nor do reads.
+ *
+ *   open ──a change finds no room──► full ──the last of the line has landed──► open
+ */
+import { OverlayError } from '../core/errors.ts';
+import type { Log } from '../core/log.ts';
+import { formatBytes } from '../core/units.ts';
+import type { BlockStore, Change } from './block-store.ts';
+
+/** How long the first of the line waits before it tries again, unless told otherwise. Space is freed by people. */
+const RETRY_DELAY_MS = 1000;
+/** Shares of the limit at which a warning is logged, each once until the overlay is below it again. */
+const WARNING_SHARES = [0.8, 0.95];
+
+/** Whether writes land, or wait for space. */
+export type OverlayHealth = { readonly state: 'ok' } | { readonly state: 'full'; readonly reason: string };
+
+export interface SpaceOptions {
+  /** What becomes of a write without room: it waits, or it ends with OverlayError 'full'. By default 'fail'. */
+  readonly onFull?: 'pause' | 'fail' | undefined;
+  /** Bytes of blocks and records the overlay may take, memory and files together; undefined: what the disk has. */
+  readonly overlayLimitBytes?: number | undefined;
+  /** Called when writes begin to wait, and when none waits any more. Must not throw. */
+  readonly onHealth?: ((health: OverlayHealth) => void) | undefined;
+  /** For tests: milliseconds between two attempts. */
+  readonly retryDelayMs?: number | undefined;
+}
+
+interface Parked {
+  readonly tryAgain: () => void;
+  readonly reject: (error: OverlayError) => void;
+}
+
+export class SpaceGate {
+  readonly #store: BlockStore;
+  readonly #options: SpaceOptions;
+  readonly #log: Log;
+  /** Longest waiting first. The one that tries is not in it. */
+  readonly #line: Parked[] = [];
+  #full: OverlayError | undefined;
+  #timer: NodeJS.Timeout | undefined;
+  #closed = false;
+  #limitBytes: number;
+  /** Bytes that changes on their way to the store will take. */
+  #reservedBytes = 0;
+  #warnedShares = 0;
+
+  constructor(store: BlockStore, options: SpaceOptions, log: Log) {
+    this.#store = store;
+    this.#options = options;
+    this.#log = log;
+    this.#limitBytes = options.overlayLimitBytes ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Lands the changes as the store does, or waits until it can. Rejects with OverlayError. */
+  async apply(changes: readonly Change[]): Promise<void> {
+    const makesRoom = changes.every(({ data }) => data === undefined);
+    let waited = this.#full !== undefined && !makesRoom;
+    if (waited) await this.#park('last');
+    for (;;) {
+      try {
+        await this.#attempt(changes);
+        this.#landed(waited);
+        return;
+      } catch (error) {
+        if (!(error instanceof OverlayError) || error.reason !== 'full') {
+          this.#landed(waited);
+          throw error;
+        }
+        if (this.#options.onFull !== 'pause' || this.#closed) throw error;
+        this.#becomeFull(error);
+      }
+      await this.#park(waited ? 'first' : 'last');
+      waited = true;
+    }
+  }
+
+  /** The new limit, in bytes; undefined for none. Writes that wait try again at once. */
+  setLimit(limitBytes: number | undefined): void {
+    this.#limitBytes = limitBytes ?? Number.POSITIVE_INFINITY;
+    this.#warnedShares = 0;
+    this.#next();
+  }
+
+  /** Ends what waits with OverlayError 'full'; from now on nothing waits. */
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    for (const { reject } of this.#line.splice(0)) {
+      reject(new OverlayError('the device was closed while a write waited for space', { reason: 'full' }));
+    }
+  }
+
+  async #attempt(changes: readonly Change[]): Promise<void> {
+    if (this.#limitBytes === Number.POSITIVE_INFINITY) return this.#store.apply(changes);
+    const bytes = this.#store.roomFor(changes);
+    const used = this.#store.usedBytes;
+    if (bytes > 0 && used + this.#reservedBytes + bytes > this.#limitBytes) {
+      this.#store.makeRoom();
+      const limit = formatBytes(this.#limitBytes);
+      throw new OverlayError(`the overlay has reached its limit of ${limit}; raise it, or trim what is not needed`, {
+        reason: 'full',
+        details: { limitBytes: this.#limitBytes, usedBytes: used },
+      });
+    }
+    this.#reservedBytes += bytes;
+    try {
+      await this.#store.apply(changes);
+    } finally {
+      this.#reservedBytes -= bytes;
+    }
+    this.#warn();
+  }
+
+  #park(place: 'first' | 'last'): Promise<void> {
+    if (this.#closed) throw this.#full ?? new OverlayError('the device is closed', { reason: 'io' });
+    return new Promise((resolve, reject) => {
+      const parked = { tryAgain: resolve, reject };
+      if (place === 'first') this.#line.unshift(parked);
+      else this.#line.push(parked);
+      this.#timer ??= setTimeout(() => this.#next(), this.#options.retryDelayMs ?? RETRY_DELAY_MS);
+    });
+  }
+
+  #next(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#line.shift()?.tryAgain();
+  }
+
+  /** A change got through: the next in the line tries; when there is none, the fault is over. */
+  #landed(waited: boolean): void {
+    if (this.#full === undefined) return;
+    if (this.#line.length > 0) this.#next();
+    else if (waited) {
+      this.#full = undefined;
+      this.#log.info({}, 'the overlay has space again: no write waits any more');
+      this.#options.onHealth?.({ state: 'ok' });
+    }
+  }
+
+  #becomeFull(error: OverlayError): void {
+    if (this.#full !== undefined) return;
+    this.#full = error;
+    this.#log.error({ error }, `${error.message}; writes wait until there is space`);
+    this.#options.onHealth?.({ state: 'full', reason: error.message });
+  }
+
+  #warn(): void {
+    const used = this.#store.usedBytes;
+    const crossed = WARNING_SHARES.filter((share) => used >= share * this.#limitBytes).length;
+    if (crossed > this.#warnedShares) {
+      const percent = Math.round((WARNING_SHARES[crossed - 1] ?? 0) * 100);
+      const limit = formatBytes(this.#limitBytes);
+      this.#log.warn(
+        { usedBytes: used, limitBytes: this.#limitBytes },
+        `the overlay has reached ${percent} % of ${limit}`,
+      );
+    }
+    this.#warnedShares = crossed;
+  }
+}
