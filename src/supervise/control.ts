@@ -19,6 +19,11 @@ export interface DeviceIdentity {
   readonly readOnly: boolean;
 }
 
+/** The supervisor's first message: to begin. */
+export interface Begin {
+  readonly begin: true;
+}
+
 export interface Question {
   readonly id: number;
   readonly exportName: string;
@@ -30,8 +35,12 @@ export interface Answer {
   readonly device?: DeviceIdentity;
 }
 
-/** Whether this process is a supervisor's worker; from then on it ends with its supervisor. To be asked first of all. */
-export function becomeWorker(): boolean {
+/**
+ * Whether this process is a supervisor's worker; from then on it ends with its supervisor. Resolves when it is to begin:
+ * a worker is started ahead of need, since loading the program takes longer than opening the store. To be called before
+ * anything is opened.
+ */
+export async function becomeWorker(): Promise<boolean> {
   const folder = process.env[WORKER_VARIABLE];
   if (folder === undefined || process.send === undefined) return false;
   delete process.env[WORKER_VARIABLE];
@@ -42,7 +51,7 @@ export function becomeWorker(): boolean {
       process.kill(process.pid, 'SIGKILL');
     }
   });
-  process.channel?.unref();
+  await new Promise<void>((resolve) => process.once('message', () => resolve()));
   return true;
 }
 

@@ -92,7 +92,8 @@ export class ReplyRelay {
     }
     let end = at;
     // Byte by byte: how long it is shows on the way, and it is seldom that a header is cut.
-    while (end < chunk.length && headerBytesAt(this.#header, 0, this.#headerBytes) === 0) {
+    while (end < chunk.length && this.#headerBytes < this.#header.length) {
+      if (headerBytesAt(this.#header, 0, this.#headerBytes) > 0) break;
       this.#header[this.#headerBytes++] = chunk[end++]!;
     }
     this.#runStart = end;

@@ -2,7 +2,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
-import { type Answer, type DeviceIdentity, type Question, WORKER_VARIABLE } from './control.ts';
+import { type Answer, type Begin, type DeviceIdentity, type Question, WORKER_VARIABLE } from './control.ts';
 import { superviseLimits } from './limits.ts';
 
 export interface WorkerEnd {
@@ -15,6 +15,8 @@ export interface WorkerEnd {
 export interface Worker {
   readonly pid: number | undefined;
   readonly socketPath: string;
+  /** Has it open the store and serve. Until then it only loads the program. */
+  begin(): void;
   /** Resolves to true when it serves; to false if it ended before. Never rejects. */
   readonly ready: Promise<boolean>;
   /** Never rejects. */
@@ -72,6 +74,10 @@ export function startWorker({ script, argv, socketPath }: WorkerCommand): Worker
   return {
     pid: child.pid,
     socketPath,
+    begin() {
+      const begin: Begin = { begin: true };
+      if (child.connected) child.send(begin, () => undefined);
+    },
     ready,
     ended,
     identify: questioner(child, ended),
