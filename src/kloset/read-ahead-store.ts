@@ -75,10 +75,11 @@ export class ReadAheadStore implements StoppableStore {
       windows.push(this.#window(id, at));
     }
     const [first] = windows;
-    if (first?.served.has(offset)) {
+    const forget = () => {
       for (const { startsAt } of windows) this.#windows.delete(nameOf(id, startsAt));
       return false;
-    }
+    };
+    if (first?.served.has(offset)) return forget();
     first?.served.add(offset);
     const contents = await orStopped(Promise.all(windows.map((window) => window.content)), signal);
     let done = 0;
@@ -87,7 +88,7 @@ export class ReadAheadStore implements StoppableStore {
       target.set(piece, done);
       done += piece.byteLength;
     }
-    return done === target.byteLength;
+    return done === target.byteLength || forget();
   }
 
   /** Not stopped by any one reader's signal: others may wait for it, and the next are likely to come. */
