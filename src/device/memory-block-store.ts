@@ -11,6 +11,7 @@ import { BLOCK_SIZE, MiB } from '../core/units.ts';
 import { BlockMap, isZeroValue, ZERO_FLAG } from './block-map.ts';
 import type { BlockStore, Change, OverlayStats } from './block-store.ts';
 import { overlayFailure } from './file-errors.ts';
+import type { MemoryBudget } from './memory-budget.ts';
 import { SlotAllocator } from './slot-allocator.ts';
 import type { SpillFile } from './spill-file.ts';
 import { UseEpochs } from './use-epochs.ts';
@@ -30,6 +31,7 @@ interface SpillWrite {
 export class MemoryBlockStore implements BlockStore {
   readonly map = new BlockMap();
   readonly readOnlyReason = undefined;
+  readonly #budget: MemoryBudget;
   readonly #memorySlots: number;
   readonly #memory: SlotAllocator;
   readonly #spilled: SlotAllocator;
@@ -40,9 +42,10 @@ export class MemoryBlockStore implements BlockStore {
   #acknowledgedBytes = 0;
   #writtenBytes = 0;
 
-  /** Keeps about `memoryLimitBytes` in memory; owns `spill`. */
-  constructor({ memoryLimitBytes, spill }: { memoryLimitBytes: number; spill: SpillFile }) {
-    this.#memorySlots = Math.floor(Math.max(0, memoryLimitBytes) / BLOCK_SIZE);
+  /** Keeps in memory what `budget` allows; owns `spill`. */
+  constructor({ budget, spill }: { budget: MemoryBudget; spill: SpillFile }) {
+    this.#budget = budget;
+    this.#memorySlots = Math.floor(budget.bytesMax / BLOCK_SIZE);
     this.#memory = new SlotAllocator(this.#memorySlots);
     this.#spilled = new SlotAllocator(ZERO_FLAG - this.#memorySlots);
     this.#spill = spill;
@@ -118,6 +121,7 @@ export class MemoryBlockStore implements BlockStore {
 
   async close(): Promise<void> {
     this.#slabs.length = 0;
+    this.#budget.give(this.#memory.used * BLOCK_SIZE);
     await this.#spill.close();
   }
 
@@ -145,7 +149,7 @@ export class MemoryBlockStore implements BlockStore {
   #placeFresh(block: number, data: Uint8Array, spills: SpillWrite[]): void {
     for (let at = 0; at < data.length; at += BLOCK_SIZE) {
       const index = block + at / BLOCK_SIZE;
-      const slot = this.#memory.allocate();
+      const slot = this.#allocateMemory();
       if (slot === undefined) {
         this.#addSpill(index, data.subarray(at, at + BLOCK_SIZE), spills);
         continue;
@@ -155,6 +159,13 @@ export class MemoryBlockStore implements BlockStore {
       this.#copyIn(slot, data, at);
       this.#set(index, 1, slot);
     }
+  }
+
+  #allocateMemory(): number | undefined {
+    if (!this.#budget.take(BLOCK_SIZE)) return undefined;
+    const slot = this.#memory.allocate();
+    if (slot === undefined) this.#budget.give(BLOCK_SIZE);
+    return slot;
   }
 
   /** Gives one block a place in the file; neighbours in block and place become one write. */
@@ -216,6 +227,7 @@ export class MemoryBlockStore implements BlockStore {
       if (--this.#slabUse[slab]! === 0) this.#slabs[slab] = undefined;
     }
     if (inMemory > 0) this.#memory.free(first, inMemory);
+    this.#budget.give(inMemory * BLOCK_SIZE);
     if (inMemory === count) return;
     const spilled = first + inMemory - this.#memorySlots;
     this.#epochs.retire(() => this.#spilled.free(spilled, count - inMemory));

@@ -3,6 +3,7 @@ import { OVERLAY_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import { type Log, silentLog } from '../core/log.ts';
 import { nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
 import { MemoryBlockStore } from './memory-block-store.ts';
+import { MemoryBudget } from './memory-budget.ts';
 import { OverlayDevice } from './overlay.ts';
 import type { SpaceOptions } from './space-gate.ts';
 import { SpillFile, spillDirectory } from './spill-file.ts';
@@ -10,6 +11,8 @@ import { SpillFile, spillDirectory } from './spill-file.ts';
 export interface MemoryOverlayOptions extends SpaceOptions {
   /** Bytes of blocks kept in memory; what is beyond goes to a temporary file. */
   readonly memoryLimitBytes?: number;
+  /** The same for several overlays together; `memoryLimitBytes` then says nothing. */
+  readonly memoryBudget?: MemoryBudget | undefined;
   /** Where that file is made. By default the system's directory for temporary files, or /var/tmp if that is a tmpfs. */
   readonly tempDir?: string | undefined;
   readonly log?: Log;
@@ -28,5 +31,6 @@ export async function openMemoryOverlay(
   const { memoryLimitBytes = OVERLAY_MEMORY_BYTES_DEFAULT, tempDir, log = silentLog } = options;
   const directory = await spillDirectory(tempDir, log);
   const spill = new SpillFile({ directory, log, fileSystem: options.fileSystem ?? nodeFileSystem });
-  return new OverlayDevice(base, new MemoryBlockStore({ memoryLimitBytes, spill }), options, log);
+  const budget = options.memoryBudget ?? new MemoryBudget(memoryLimitBytes);
+  return new OverlayDevice(base, new MemoryBlockStore({ budget, spill }), options, log);
 }

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
 import { BLOCK_SIZE } from '../../src/core/units.ts';
+import { MemoryBudget } from '../../src/device/memory-budget.ts';
 import { openMemoryOverlay } from '../../src/device/memory-overlay.ts';
 import { MemoryDevice } from '../support/memory-device.ts';
 import { driveAgainstModel, firstDifference } from '../support/overlay-model.ts';
@@ -43,4 +44,31 @@ describe('a memory overlay against a plain buffer', () => {
       await device.close();
     });
   }
+});
+
+describe('memory overlays that share a budget', () => {
+  const seed = runSeed();
+  it(`stay below it together, give back what they had, and say the right bytes (seed ${seed})`, async () => {
+    const memoryBudget = new MemoryBudget(300 * BLOCK_SIZE);
+    const random = seededRandom(seed);
+    const overlays = await Promise.all(
+      [1, 2, 3].map(async (byte) => {
+        const content = Buffer.alloc(200 * BLOCK_SIZE, byte);
+        const device = await openMemoryOverlay(new MemoryDevice(Buffer.from(content)), { memoryBudget, tempDir });
+        return { device, content };
+      }),
+    );
+    for (let round = 0; round < 40; round++) {
+      for (const { device, content } of overlays) await driveAgainstModel(device, content, { random, rounds: 5 });
+      expect(memoryBudget.bytesInUse).toBeLessThanOrEqual(memoryBudget.bytesMax);
+    }
+    expect(memoryBudget.bytesInUse, 'most of it is used').toBeGreaterThan(150 * BLOCK_SIZE);
+    const [first, second, third] = overlays as [(typeof overlays)[0], (typeof overlays)[0], (typeof overlays)[0]];
+    await first.device.trim({ offset: 0, length: first.content.length }, { fua: false });
+    await second.device.close();
+    expect(memoryBudget.bytesInUse).toBeLessThanOrEqual(third.content.length);
+    expect(await firstDifference(third.device, third.content)).toBe(undefined);
+    await Promise.all([first.device.close(), third.device.close()]);
+    expect(memoryBudget.bytesInUse).toBe(0);
+  });
 });
