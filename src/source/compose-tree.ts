@@ -175,7 +175,7 @@ class ComposedContent implements ContentReader {
   readonly #runs: readonly Run[];
 
   constructor(parts: readonly ComposedPart[], runs: readonly Run[]) {
-    // Without the trees: their columns are copied, and keeping them would double what an open snapshot takes.
+    // Without the trees, whose columns were copied: whether they stay in memory is for the contents to say.
     this.#contents = parts.map(({ content }) => content);
     this.#runs = runs;
   }
