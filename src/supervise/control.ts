@@ -52,6 +52,8 @@ export async function becomeWorker(): Promise<boolean> {
     }
   });
   await new Promise<void>((resolve) => process.once('message', () => resolve()));
+  // Until here it was what kept the process going; from now on it must not.
+  process.channel?.unref();
   return true;
 }
 
