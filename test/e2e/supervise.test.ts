@@ -34,7 +34,7 @@ async function killWorker(server: RunningServer, times: number): Promise<void> {
 
 const needNbdsh = requires('python3-libnbd');
 describe.skipIf(needNbdsh.missing)(needNbdsh.title('a client of libnbd'), () => {
-  test('writes, flushes and reads back while its server is killed ten times in the middle of requests', async () => {
+  test('writes, flushes and reads back while its server is killed six times in the middle of requests', async () => {
     const server = await serve();
     const code = `
 import os, random
@@ -45,7 +45,7 @@ def worker():
     while True:
         children = open("/proc/${server.pid}/task/${server.pid}/children").read().split()
         if children: return int(children[0])
-for kill in range(10):
+for kill in range(6):
     cookies = []
     kept = []
     for i in random.sample(range(4096), 64):
@@ -61,11 +61,11 @@ for kill in range(10):
         cookies = [c for c in cookies if not h.aio_command_completed(c)]
     for i, data in blocks.items():
         assert h.pread(4096, base + 8192 * i) == data, (kill, i)
-print("verified", len(blocks) > 300)
+print("verified", len(blocks) > 200)
 `;
     expect(await nbdsh(server.uris[0]!, code)).toBe('verified True');
     const deaths = server.log.filter(({ msg }) => msg.startsWith('The worker died'));
-    expect(deaths.map(({ signal }) => signal)).toEqual(Array(10).fill('SIGKILL'));
+    expect(deaths.map(({ signal }) => signal)).toEqual(Array(6).fill('SIGKILL'));
     expect((await server.stop()).exitCode).toBe(0);
   });
 
@@ -81,14 +81,14 @@ print("verified", len(blocks) > 300)
 
 const needFio = requires('fio');
 describe.skipIf(needFio.missing)(needFio.title('fio'), () => {
-  test('verifies what it wrote, four connections, through five kills', async () => {
+  test('verifies what it wrote, four connections, through three kills', async () => {
     const server = await serve();
     const fio = promisify(execFile)(commandPath('fio'), [
       ...['--name=verify', '--ioengine=nbd', `--uri=${server.uris[0]!}`, '--rw=randrw', '--rwmixwrite=70'],
       ...['--bsrange=4k-64k', '--iodepth=16', '--offset=900m', '--size=16m', '--numjobs=4', '--offset_increment=16m'],
-      ...['--loops=3', '--verify=crc32c', '--verify_fatal=1', '--serialize_overlap=1', '--fsync=64', '--randseed=1'],
+      ...['--loops=2', '--verify=crc32c', '--verify_fatal=1', '--serialize_overlap=1', '--fsync=64', '--randseed=1'],
     ]);
-    for (let times = 1; times <= 5; times++) await killWorker(server, times);
+    for (let times = 1; times <= 3; times++) await killWorker(server, times);
     await fio;
     expect((await server.stop()).exitCode).toBe(0);
   });
@@ -116,7 +116,16 @@ describe('the supervisor', () => {
 
   test('ends as its first worker ends, if that cannot serve', async () => {
     const overlay = join(temporaryFolder(cleanup), 'overlay');
-    const missing = await runCli(['serve', '--store', '/nowhere', '--overlay', overlay, '--supervise']);
+    const missing = await runCli([
+      'serve',
+      '--store',
+      '/nowhere',
+      '--listen',
+      'tcp://127.0.0.1:0',
+      '--overlay',
+      overlay,
+      '--supervise',
+    ]);
     expect(missing.exitCode).toBe(66);
     expect(missing.stderr.match(/kloset-nbd: /g)).toHaveLength(1);
   });
