@@ -6,7 +6,8 @@ import type { LogLevel } from '../observability/log.ts';
 
 /** Options of every command. */
 export interface GlobalArguments {
-  readonly store: string;
+  /** Undefined: plakar's default. */
+  readonly store: string | undefined;
   readonly keyfile: string | undefined;
   readonly logLevel: LogLevel;
 }

@@ -7,7 +7,7 @@ import { OpenStore } from '../exports/open-store.ts';
 import { openSnapshotImage } from '../exports/snapshot-image.ts';
 import type { GlobalArguments } from './arguments.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
-import { keySource } from './passphrase.ts';
+import { chooseStore } from './store.ts';
 
 interface DigestArguments extends GlobalArguments, LayoutArguments {
   readonly snapshots: readonly string[];
@@ -46,8 +46,7 @@ async function digest(given: DigestArguments): Promise<void> {
   const into = intoOption(given.into);
   const layout = await layoutRequest(given);
   const store = await OpenStore.open({
-    location: given.store,
-    keys: keySource(given),
+    ...chooseStore(given),
     cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
     inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
   });

@@ -10,8 +10,8 @@ import { formatTime, parseSelector, selectSnapshot } from '../kloset/selector.ts
 import { toBytePath } from '../source/directory-lister.ts';
 import { findLeavingLinks, type LeavingLink } from '../source/tree-links.ts';
 import type { GlobalArguments } from './arguments.ts';
-import { keySource } from './passphrase.ts';
 import { printable, utf8Of } from './printable.ts';
+import { chooseStore } from './store.ts';
 
 interface InspectArguments extends GlobalArguments {
   readonly snapshot: string;
@@ -44,8 +44,7 @@ function options(yargs: Argv<object>) {
 async function inspect(given: InspectArguments): Promise<void> {
   const selector = parseSelector(given.snapshot);
   const store = await OpenStore.open({
-    location: given.store,
-    keys: keySource(given),
+    ...chooseStore(given),
     cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
     inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
   });

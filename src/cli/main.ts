@@ -9,7 +9,6 @@ import {
   UnsupportedError,
   UserError,
 } from '../core/errors.ts';
-import { defaultLocation } from '../exports/open-store.ts';
 import { logLevels } from '../observability/log.ts';
 import { normaliseArguments } from './arguments.ts';
 import { digestCommand } from './digest.ts';
@@ -33,14 +32,13 @@ async function main(): Promise<void> {
     )
     .option('store', {
       describe:
-        "The store's directory; else plakar's way: kloset-nbd at LOCATION COMMAND; else PLAKAR_REPOSITORY, else ~/.plakar",
+        "The store's location, as for plakar's at: kloset-nbd at LOCATION COMMAND. @NAME: from plakar's configuration",
       type: 'string',
       requiresArg: true,
-      default: defaultLocation(process.env),
-      defaultDescription: 'PLAKAR_REPOSITORY or ~/.plakar',
+      defaultDescription: "PLAKAR_REPOSITORY, plakar's default store, or ~/.plakar",
     })
     .option('keyfile', {
-      describe: "File that holds the store's passphrase; else PLAKAR_PASSPHRASE",
+      describe: "File that holds the store's passphrase; else plakar's configuration, PLAKAR_PASSPHRASE, or a prompt",
       type: 'string',
       requiresArg: true,
     })

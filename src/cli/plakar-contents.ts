@@ -5,12 +5,17 @@ import { PlakarCatChunkStore } from '../source/plakar-cat-chunk-store.ts';
 
 /** File contents from the installed plakar's `cat`, for `--source plakar`. */
 export function plakarContents(
-  options: { readonly plakar: string; readonly keyfile: string | undefined; readonly tempDir: string | undefined },
+  options: {
+    readonly plakar: string;
+    readonly location: string;
+    readonly keyfile: string | undefined;
+    readonly tempDir: string | undefined;
+  },
   log: Log,
 ): ContentSource {
-  return ({ decoder, location, counters }) =>
+  return ({ decoder, counters }) =>
     PlakarCatChunkStore.open({
-      plakar: { command: options.plakar, location, keyfile: options.keyfile },
+      plakar: { command: options.plakar, location: options.location, keyfile: options.keyfile },
       decoder,
       counters,
       log,

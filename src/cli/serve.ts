@@ -20,10 +20,10 @@ import { answerSupervisor, becomeWorker } from '../supervise/control.ts';
 import { supervise } from '../supervise/supervisor.ts';
 import { type GlobalArguments, type ListenAddress, listenOption, sizeOption } from './arguments.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
-import { keySource } from './passphrase.ts';
 import { plakarContents } from './plakar-contents.ts';
 import { describeReport, makeReport } from './report.ts';
 import { reportOnSignal, runUntilSignal } from './signals.ts';
+import { chooseStore } from './store.ts';
 
 interface ServeArguments extends GlobalArguments, LayoutArguments {
   readonly snapshots: readonly string[];
@@ -32,6 +32,8 @@ interface ServeArguments extends GlobalArguments, LayoutArguments {
   readonly supervise: boolean;
   readonly overlay: string;
   readonly overlayMemoryLimit: string;
+  readonly overlayLimit: string | undefined;
+  readonly onFull: 'pause' | 'fail';
   readonly tempDir: string | undefined;
   readonly source: 'native' | 'plakar';
   readonly plakar: string;
@@ -84,10 +86,20 @@ function options(yargs: Argv<object>) {
       default: MEMORY,
     })
     .option('overlay-memory-limit', {
-      describe: 'Memory for writes of a memory overlay; more goes to a file in --temp-dir',
+      describe: 'Memory for writes of all memory overlays together; more goes to a file in --temp-dir',
       type: 'string',
       requiresArg: true,
       default: size(OVERLAY_MEMORY_BYTES_DEFAULT),
+    })
+    .option('overlay-limit', {
+      describe: 'Space that the writes of one export may take; unlimited by default',
+      type: 'string',
+      requiresArg: true,
+    })
+    .option('on-full', {
+      describe: 'What writes do that find no room: wait until there is some, or fail',
+      choices: ['pause', 'fail'] as const,
+      default: 'fail' as const,
     })
     .option('temp-dir', {
       describe: 'Directory for temporary files; a tmpfs is passed over unless named here',
@@ -178,13 +190,14 @@ async function start(given: ServeArguments, { log, closers }: { log: Log; closer
   const into = intoOption(given.into);
   const layout = await layoutRequest(given);
   const inflightBytes = sizeOption('inflight-memory', given.inflightMemory);
+  const { store: backEnd, keys, plakarLocation } = chooseStore(given);
   const store = await OpenStore.open({
-    location: given.store,
-    keys: keySource(given),
+    store: backEnd,
+    keys,
     cacheBytesMax: sizeOption('cache-memory', given.cacheMemory),
     // Replies have a half of their own: a client that does not read must not stop the fetches of others.
     inflightBytesMax: inflightBytes / 2,
-    contentSource: given.source === 'plakar' ? plakarContents(given, log) : undefined,
+    contentSource: given.source === 'plakar' ? plakarContents({ ...given, location: plakarLocation }, log) : undefined,
   });
   closers.add(() => store.close());
   const overlays = await openOverlays(given, log);
@@ -204,10 +217,15 @@ function whereWritesGo({ overlay }: ServeArguments): string {
 }
 
 async function openOverlays(given: ServeArguments, log: Log): Promise<Overlays> {
-  if (given.overlay !== MEMORY) return KeptOverlays.open(given.overlay, log);
+  const space = {
+    onFull: given.onFull,
+    ...(given.overlayLimit === undefined ? {} : { overlayLimitBytes: sizeOption('overlay-limit', given.overlayLimit) }),
+  };
+  if (given.overlay !== MEMORY) return KeptOverlays.open(given.overlay, space, log);
   return new MemoryOverlays({
     memoryBytesMax: sizeOption('overlay-memory-limit', given.overlayMemoryLimit),
     tempDir: given.tempDir,
+    space,
     log,
   });
 }

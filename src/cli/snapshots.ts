@@ -1,12 +1,11 @@
 import type { Argv, CommandModule } from 'yargs';
 import { newReadCounters } from '../core/counters.ts';
 import { formatBytes } from '../core/units.ts';
-import { openLocation } from '../exports/open-store.ts';
 import { Repository } from '../kloset/repository.ts';
 import { formatTime } from '../kloset/selector.ts';
 import { listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
 import type { GlobalArguments } from './arguments.ts';
-import { keySource } from './passphrase.ts';
+import { chooseStore } from './store.ts';
 
 interface SnapshotsArguments extends GlobalArguments {
   readonly json: boolean;
@@ -21,12 +20,14 @@ export const snapshotsCommand: CommandModule<object, SnapshotsArguments> = {
       type: 'boolean',
       default: false,
     }) as unknown as Argv<SnapshotsArguments>,
-  handler: async ({ store: location, keyfile, json }) => {
-    const store = openLocation(location);
+  handler: async (given) => {
+    const { store, keys } = chooseStore(given);
     try {
-      const repository = await Repository.open(store, { counters: newReadCounters(), keys: keySource({ keyfile }) });
+      const repository = await Repository.open(store, { counters: newReadCounters(), keys });
       const snapshots = await listSnapshots(repository);
-      process.stdout.write(json ? `${JSON.stringify(snapshots.map(toJson), undefined, 2)}\n` : toTable(snapshots));
+      process.stdout.write(
+        given.json ? `${JSON.stringify(snapshots.map(toJson), undefined, 2)}\n` : toTable(snapshots),
+      );
     } finally {
       await store.close();
     }

@@ -3,6 +3,7 @@ import type { ReadableDevice } from '../core/device.ts';
 import { UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { DirectoryOverlays } from '../device/directory-overlays.ts';
+import type { SpaceOptions } from '../device/space-gate.ts';
 import type { LayoutParameters } from '../ext4/parameters.ts';
 import type { Overlay, OverlayIdentity, Overlays } from './overlays.ts';
 
@@ -18,12 +19,12 @@ export class KeptOverlays implements Overlays {
   }
 
   /** Rejects with UserError (exit 64) if another process has the directory, or it cannot be made. */
-  static async open(directory: string, log: Log): Promise<KeptOverlays> {
+  static async open(directory: string, space: SpaceOptions, log: Log): Promise<KeptOverlays> {
     const existing = await stat(directory).catch(() => undefined); // What is not there is made.
     if (existing !== undefined && !existing.isDirectory()) {
       throw new UserError(`--overlay ${directory} is a file. Name a directory, or "memory".`);
     }
-    return new KeptOverlays(await DirectoryOverlays.open(directory, { log }), log);
+    return new KeptOverlays(await DirectoryOverlays.open(directory, { ...space, log }), log);
   }
 
   async pinned(key: string): Promise<{ snapshotId: string; path: string } | undefined> {

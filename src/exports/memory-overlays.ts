@@ -1,13 +1,17 @@
 import type { ReadableDevice } from '../core/device.ts';
 import type { Log } from '../core/log.ts';
+import { MemoryBudget } from '../device/memory-budget.ts';
 import { openMemoryOverlay } from '../device/memory-overlay.ts';
+import type { SpaceOptions } from '../device/space-gate.ts';
 import type { Overlay, Overlays } from './overlays.ts';
 
 export interface MemoryOverlaysOptions {
-  /** Bytes of each overlay kept in memory before it spills to a file. */
+  /** Bytes of all overlays together kept in memory; what is beyond goes to a file. */
   readonly memoryBytesMax: number;
   /** Where that file is made; undefined: the system's choice, unless that is a tmpfs. */
   readonly tempDir: string | undefined;
+  /** What happens when there is no room. */
+  readonly space: SpaceOptions;
   readonly log: Log;
 }
 
@@ -15,9 +19,11 @@ export interface MemoryOverlaysOptions {
 export class MemoryOverlays implements Overlays {
   readonly isVolatile = true;
   readonly #options: MemoryOverlaysOptions;
+  readonly #budget: MemoryBudget;
 
   constructor(options: MemoryOverlaysOptions) {
     this.#options = options;
+    this.#budget = new MemoryBudget(options.memoryBytesMax);
   }
 
   async pinned(): Promise<undefined> {}
@@ -25,8 +31,8 @@ export class MemoryOverlays implements Overlays {
   async keyOf(): Promise<undefined> {}
 
   open(_key: string, base: ReadableDevice): Promise<Overlay> {
-    const { memoryBytesMax, tempDir, log } = this.#options;
-    return openMemoryOverlay(base, { memoryLimitBytes: memoryBytesMax, tempDir, log });
+    const { tempDir, log, space } = this.#options;
+    return openMemoryOverlay(base, { ...space, memoryBudget: this.#budget, tempDir, log });
   }
 
   async close(): Promise<void> {}

@@ -1,17 +1,12 @@
-import { homedir } from 'node:os';
-import path from 'node:path';
 import type { ChunkStore } from '../core/chunk-store.ts';
 import { Closers } from '../core/closers.ts';
 import { ByteBudget } from '../core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
-import { UserError } from '../core/errors.ts';
 import { MiB } from '../core/units.ts';
-import { resolveStore } from '../kloset/plakar-config.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
 import { listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
 import type { KlosetStore } from '../kloset/store.ts';
-import { openResolvedStore } from '../kloset/store-location.ts';
 import { ChunkCache } from '../source/chunk-cache.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
 import { KlosetSource } from '../source/kloset-source.ts';
@@ -20,13 +15,12 @@ import { PooledDecoder } from '../workers/pool.ts';
 /** Makes the store of file contents. It counts what it reads in `counters`. */
 export type ContentSource = (parts: {
   readonly decoder: Decoder;
-  readonly location: string;
   readonly counters: ReadCounters;
 }) => Promise<ChunkStore>;
 
 export interface StoreOptions {
-  /** As the operator gave it: a path, or `fs:` and a path. */
-  readonly location: string;
+  /** Taken over: closed with what is opened here, also after a failure. */
+  readonly store: KlosetStore;
   /** Decoded chunks kept, bytes. */
   readonly cacheBytesMax: number;
   /** Bytes being fetched and decoded at once. */
@@ -67,7 +61,7 @@ export class OpenStore {
 
   /** Rejects with UserError (66: no store, 77: passphrase), UnsupportedError, CorruptStoreError or StoreUnavailableError. */
   static async open(options: StoreOptions): Promise<OpenStore> {
-    const store = openLocation(options.location);
+    const { store } = options;
     const closers = new Closers();
     closers.add(() => store.close());
     try {
@@ -85,7 +79,7 @@ export class OpenStore {
     closers.add(() => decoder.close());
     const budget = new ByteBudget(options.inflightBytesMax);
     const native = new KlosetChunkStore({ repository, decoder, budget, counters });
-    const foreign = await options.contentSource?.({ decoder, location: store.location, counters });
+    const foreign = await options.contentSource?.({ decoder, counters });
     // Metadata is read once, while a snapshot is opened: beside a foreign source it needs no cache to speak of.
     const metadataBytesMax = foreign === undefined ? options.cacheBytesMax : METADATA_CACHE_BYTES_MAX;
     const metadataChunks = new ChunkCache(native, { bytesMax: metadataBytesMax });
@@ -107,18 +101,4 @@ export class OpenStore {
   close(): Promise<void> {
     return this.#closers.close();
   }
-}
-
-/** The store that plakar would open too: given, else PLAKAR_REPOSITORY, else `~/.plakar`. */
-export function defaultLocation(environment: NodeJS.ProcessEnv): string {
-  return environment.PLAKAR_REPOSITORY || path.join(homedir(), '.plakar');
-}
-
-/**
- * The back-end for a location as an operator gives it, `@NAME` of plakar's configuration included. Throws UserError for
- * kinds that are not read.
- */
-export function openLocation(location: string): KlosetStore {
-  if (location === '') throw new UserError('--store names no location: it is empty.');
-  return openResolvedStore(resolveStore(location, process.env), { environment: process.env });
 }

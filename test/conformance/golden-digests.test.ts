@@ -16,6 +16,7 @@ import { openSnapshotImage } from '../../src/exports/snapshot-image.ts';
 import { LAYOUT_VERSION, type LayoutRequest } from '../../src/ext4/parameters.ts';
 import { deriveKey } from '../../src/kloset/codec/key-derivation.ts';
 import { projectRoot } from '../support/fixtures.ts';
+import { storeAt } from '../support/kloset.ts';
 
 interface GoldenDisk {
   readonly store: string;
@@ -52,7 +53,7 @@ async function openFixture(name: string): Promise<OpenStore> {
     : undefined;
   const inside = ['store', 'archive.ptar'].map((file) => join(folder, file)).find(existsSync);
   return OpenStore.open({
-    location: inside ?? folder,
+    store: storeAt(inside ?? folder),
     keys: { passphrase: async () => Buffer.from(passphrase ?? ''), deriveKey },
     cacheBytesMax: 64 * MiB,
     inflightBytesMax: 64 * MiB,

@@ -9,10 +9,11 @@ import type { Overlay, OverlayIdentity, Overlays } from '../../../src/exports/ov
 import { SnapshotExports } from '../../../src/exports/snapshot-exports.ts';
 import { parseSelector } from '../../../src/kloset/selector.ts';
 import { albumSnapshots, albumStore } from '../../support/fixtures.ts';
+import { storeAt } from '../../support/kloset.ts';
 
 const [before, after] = albumSnapshots;
 const opening = OpenStore.open({
-  location: albumStore,
+  store: storeAt(albumStore),
   cacheBytesMax: 1e6,
   inflightBytesMax: 1e7,
   keys: { passphrase: () => Promise.reject(), deriveKey: () => Promise.reject() },
