@@ -1,5 +1,5 @@
 /** Where the parts of a single-file archive lie (kloset-format 2.2), wherever the file is. */
-import { CorruptStoreError } from '../core/errors.ts';
+import { CorruptStoreError, UnsupportedError } from '../core/errors.ts';
 import { bytes, struct, u32, u64 } from '../core/struct.ts';
 import { formatVersion, versions } from './format.ts';
 
@@ -36,7 +36,7 @@ export function requirePtarSize(sizeBytes: number, name: string): void {
   if (sizeBytes < ptarHeader.sizeBytes + ptarTrailer.sizeBytes) throw notAnArchive(name, 'it is too short');
 }
 
-/** From the file's first 12 and last 48 bytes. Throws CorruptStoreError. */
+/** From the file's first 12 and last 48 bytes. Throws CorruptStoreError, or UnsupportedError for another version. */
 export function parsePtarLayout(
   { head, tail, sizeBytes }: { readonly head: Uint8Array; readonly tail: Uint8Array; readonly sizeBytes: number },
   name: string,
@@ -45,8 +45,12 @@ export function parsePtarLayout(
   if (Buffer.from(magic).toString('latin1') !== PTAR_MAGIC) {
     throw notAnArchive(name, `it does not begin with ${PTAR_MAGIC}`);
   }
-  if (version !== versions.v1_0_0) throw notAnArchive(name, `it has version ${formatVersion(version)}, 1.0.0 is read`);
-  const t = ptarTrailer.read(tail);
+  if (version !== versions.v1_0_0) {
+    throw new UnsupportedError(
+      `${name} is an archive of version ${formatVersion(version)}; this kloset-nbd reads 1.0.0`,
+    );
+  }
+  const t = readTrailer(name, tail);
   const isContiguous =
     t.configOffset === ptarHeader.sizeBytes &&
     t.packfileOffset === t.configOffset + t.configLength &&
@@ -60,6 +64,15 @@ export function parsePtarLayout(
     packfile: { offset: t.packfileOffset, length: t.packfileLength },
     state: { offset: t.stateOffset, length: t.stateLength },
   };
+}
+
+function readTrailer(name: string, tail: Uint8Array) {
+  try {
+    return ptarTrailer.read(tail);
+  } catch (error) {
+    if (!(error instanceof CorruptStoreError)) throw error;
+    throw notAnArchive(name, `its trailer is none (${error.message}): its writing was interrupted, or it is damaged`);
+  }
 }
 
 function notAnArchive(name: string, why: string): CorruptStoreError {
