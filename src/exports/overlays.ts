@@ -19,6 +19,8 @@ export interface OverlayUsage {
 
 /** The overlay of one device. */
 export interface Overlay extends BlockDevice {
+  /** Why it takes no writes (it was found damaged); undefined for a sound one. */
+  readonly readOnlyReason?: string | undefined;
   stats(): OverlayUsage;
   /** What was written since the snapshot, in order and without gaps. The range is made of whole blocks. */
   changedRanges(range: ByteRange): Iterable<OverlayRange>;

@@ -82,6 +82,11 @@ export class SnapshotDevice {
     });
   }
 
+  /** Its overlay was found damaged and takes no writes. */
+  get isReadOnly(): boolean {
+    return this.#overlay.readOnlyReason !== undefined;
+  }
+
   /** Bytes that differ from the snapshot. */
   get dirtyBytes(): number {
     return this.#overlay.stats().dirtyBytes;

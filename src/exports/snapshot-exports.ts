@@ -95,7 +95,7 @@ export class SnapshotExports implements ExportCatalog {
       name: isBase ? `${target.name}${BASE_SUFFIX}` : target.name,
       deviceId: isBase ? `${deviceId}${BASE_SUFFIX}` : deviceId,
       description: describeTarget(target, this.#options.overlays.isVolatile && !isBase),
-      readOnly: isBase,
+      readOnly: isBase || device.isReadOnly,
       device: isBase ? device.pristine : device.writable,
       release: () => {
         if (held) this.#release(deviceId, open);

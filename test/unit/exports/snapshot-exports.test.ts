@@ -28,6 +28,7 @@ class WatchedOverlays implements Overlays {
   readonly opened: string[] = [];
   dirtyBytes = 0;
   flushed = 0;
+  readOnlyReason: string | undefined;
   /** Awaited by every opening, and by every closing. */
   beforeOpen: () => Promise<void> = async () => {};
   beforeClose: () => Promise<void> = async () => {};
@@ -53,6 +54,7 @@ class WatchedOverlays implements Overlays {
     const nothing = async () => {};
     return {
       sizeBytes: base.sizeBytes,
+      readOnlyReason: this.readOnlyReason,
       supports: { fua: true, trim: true, multiConn: true },
       read: (offset, target) => base.read(offset, target),
       write: nothing,
@@ -115,6 +117,13 @@ describe('names', () => {
     expect(new Set(leases.map(({ device }) => device)).size).toBe(1);
     expect(new Set(leases.map(({ deviceId }) => deviceId)).size).toBe(1);
     expect(overlays.opened).toHaveLength(1);
+    await exports.close();
+  });
+
+  it('are read-only for a device whose overlay was found damaged', async () => {
+    overlays.readOnlyReason = 'a record is missing';
+    const exports = await exportsOf();
+    expect((await acquire(exports, 'latest')).readOnly).toBe(true);
     await exports.close();
   });
 
