@@ -52,10 +52,6 @@ export class TreeBuilder {
     return at;
   }
 
-  typeOf(entry: number): number {
-    return this.#type[entry]!;
-  }
-
   fieldsOf(entry: number): TreeFields {
     return {
       type: this.#type[entry] as EntryType,
