@@ -1,6 +1,6 @@
 /** Command lines, brought from plakar's habits to one form before yargs reads them. */
 import { UserError } from '../core/errors.ts';
-import { parseBytes } from '../core/units.ts';
+import { formatBytes, parseBytes } from '../core/units.ts';
 import type { FreeSpace } from '../ext4/parameters.ts';
 import type { LogLevel } from '../observability/log.ts';
 
@@ -42,6 +42,11 @@ export function sizeOption(name: string, text: string): number {
   if (bytes === undefined)
     throw new UserError(`--${name} ${text}: write a size such as 512M, 10G or a number of bytes.`);
   return bytes;
+}
+
+/** A default as an option's value would be written. */
+export function defaultSize(bytes: number): string {
+  return formatBytes(bytes).replace(/\.0 | |iB/g, '');
 }
 
 /** `--free`: `25%` of what is used, or a size. */

@@ -1,18 +1,9 @@
 import type { Argv, CommandModule } from 'yargs';
 import { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
-import {
-  CACHE_MEMORY_BYTES_DEFAULT,
-  INFLIGHT_MEMORY_BYTES_DEFAULT,
-  OVERLAY_MEMORY_BYTES_DEFAULT,
-} from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
-import { formatBytes } from '../core/units.ts';
 import { parsePlacedSelector } from '../exports/composition.ts';
-import { KeptOverlays } from '../exports/directory-overlays.ts';
-import { MemoryOverlays } from '../exports/memory-overlays.ts';
 import { OpenStore } from '../exports/open-store.ts';
-import type { Overlays } from '../exports/overlays.ts';
 import { SnapshotExports } from '../exports/snapshot-exports.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { createLog } from '../observability/log.ts';
@@ -20,29 +11,17 @@ import { answerSupervisor, becomeWorker } from '../supervise/control.ts';
 import { supervise } from '../supervise/supervisor.ts';
 import { type GlobalArguments, type ListenAddress, listenOption, sizeOption } from './arguments.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
+import { type ListenArguments, listenOptions } from './listen-options.ts';
+import { isVolatile, type OverlayArguments, openOverlays, overlayOptions, whereWritesGo } from './overlay-options.ts';
 import { plakarContents } from './plakar-contents.ts';
+import { type ReadArguments, readOptions } from './read-options.ts';
 import { describeReport, makeReport } from './report.ts';
 import { reportOnSignal, runUntilSignal } from './signals.ts';
 import { chooseStore } from './store.ts';
 
-interface ServeArguments extends GlobalArguments, LayoutArguments {
+interface ServeArguments extends GlobalArguments, LayoutArguments, ListenArguments, OverlayArguments, ReadArguments {
   readonly snapshots: readonly string[];
-  readonly listen: readonly string[];
-  readonly shared: boolean;
-  readonly supervise: boolean;
-  readonly overlay: string;
-  readonly overlayMemoryLimit: string;
-  readonly overlayLimit: string | undefined;
-  readonly onFull: 'pause' | 'fail';
-  readonly tempDir: string | undefined;
-  readonly source: 'native' | 'plakar';
-  readonly plakar: string;
-  readonly cacheMemory: string;
-  readonly inflightMemory: string;
 }
-
-/** `--overlay` values that are not a directory. */
-const MEMORY = 'memory';
 
 export const serveCommand: CommandModule<object, ServeArguments> = {
   command: 'serve [snapshots..]',
@@ -52,84 +31,14 @@ export const serveCommand: CommandModule<object, ServeArguments> = {
 };
 
 function options(yargs: Argv<object>) {
-  const size = (bytes: number) => formatBytes(bytes).replace(/\.0 | |iB/g, '');
-  return layoutOptions(yargs)
-    .positional('snapshots', {
-      describe:
-        'Which to serve: hex prefix of an id, latest, or tag:NAME; :PATH behind it makes that directory the root. Those with =NAME behind it share one disk',
-      type: 'string',
-      array: true,
-      default: [],
-    })
-    .option('listen', {
-      describe: 'Where to listen: tcp://HOST:PORT (port 0: any free one) or unix:PATH; repeatable',
-      type: 'string',
-      array: true,
-      nargs: 1,
-      default: ['tcp://127.0.0.1:10809'],
-    })
-    .option('shared', {
-      describe:
-        'Let several clients write to one export at once. ext4 does not survive that: for cluster-aware clients only',
-      type: 'boolean',
-      default: false,
-    })
-    .option('supervise', {
-      describe: 'Keep clients when the serving process dies: it is started again, and goes on. With --overlay DIR only',
-      type: 'boolean',
-      default: false,
-    })
-    .option('overlay', {
-      describe: `Where writes go: "${MEMORY}" (lost at exit) or a directory (kept)`,
-      type: 'string',
-      requiresArg: true,
-      default: MEMORY,
-    })
-    .option('overlay-memory-limit', {
-      describe: 'Memory for writes of all memory overlays together; more goes to a file in --temp-dir',
-      type: 'string',
-      requiresArg: true,
-      default: size(OVERLAY_MEMORY_BYTES_DEFAULT),
-    })
-    .option('overlay-limit', {
-      describe: 'Space that the writes of one export may take; unlimited by default',
-      type: 'string',
-      requiresArg: true,
-    })
-    .option('on-full', {
-      describe: 'What writes do that find no room: wait until there is some, or fail',
-      choices: ['pause', 'fail'] as const,
-      default: 'fail' as const,
-    })
-    .option('temp-dir', {
-      describe: 'Directory for temporary files; a tmpfs is passed over unless named here',
-      type: 'string',
-      requiresArg: true,
-      defaultDescription: 'TMPDIR, or /var/tmp where that is a tmpfs',
-    })
-    .option('source', {
-      describe: "Who reads file contents: kloset-nbd itself, or the installed plakar's cat",
-      choices: ['native', 'plakar'] as const,
-      default: 'native' as const,
-    })
-    .option('plakar', {
-      describe: 'The plakar program for --source plakar',
-      type: 'string',
-      requiresArg: true,
-      default: 'plakar',
-    })
-    .option('cache-memory', {
-      describe: 'Memory for decoded chunks',
-      type: 'string',
-      requiresArg: true,
-      default: size(CACHE_MEMORY_BYTES_DEFAULT),
-    })
-    .option('inflight-memory', {
-      describe: 'Memory for bytes being fetched, decoded or sent',
-      type: 'string',
-      requiresArg: true,
-      default: size(INFLIGHT_MEMORY_BYTES_DEFAULT),
-    })
+  const positional = yargs.positional('snapshots', {
+    describe:
+      'Which to serve: hex prefix of an id, latest, or tag:NAME; :PATH behind it makes that directory the root. Those with =NAME behind it share one disk',
+    type: 'string',
+    array: true,
+    default: [],
+  });
+  return readOptions(overlayOptions(listenOptions(layoutOptions(positional))))
     .example('$0 serve latest', 'serve the newest snapshot on 127.0.0.1:10809')
     .example('$0 serve tag:nightly:/data --owner postgres --overlay ./work', 'a directory of a snapshot, writes kept');
 }
@@ -173,7 +82,7 @@ async function serve(given: ServeArguments): Promise<void> {
 
 /** `--supervise`: a process of its own serves, this one keeps it alive and its clients connected. */
 async function superviseServer(given: ServeArguments, addresses: readonly ListenAddress[], log: Log): Promise<void> {
-  if (given.overlay === MEMORY) {
+  if (isVolatile(given)) {
     throw new UserError(
       '--supervise needs --overlay DIR: what is in memory only dies with the process that is replaced.',
     );
@@ -208,24 +117,4 @@ async function start(given: ServeArguments, { log, closers }: { log: Log; closer
   const server = (onBug: (bug: unknown) => void) =>
     new NbdServer({ catalog: exports, log, shared: given.shared, repliesInFlightBytesMax: inflightBytes / 2, onBug });
   return { store, exports, server };
-}
-
-function whereWritesGo({ overlay }: ServeArguments): string {
-  return overlay === MEMORY
-    ? 'Serving. Writes are kept in memory and are lost when this process ends; --overlay DIR keeps them.'
-    : `Serving. Writes are kept in ${overlay}.`;
-}
-
-async function openOverlays(given: ServeArguments, log: Log): Promise<Overlays> {
-  const space = {
-    onFull: given.onFull,
-    ...(given.overlayLimit === undefined ? {} : { overlayLimitBytes: sizeOption('overlay-limit', given.overlayLimit) }),
-  };
-  if (given.overlay !== MEMORY) return KeptOverlays.open(given.overlay, space, log);
-  return new MemoryOverlays({
-    memoryBytesMax: sizeOption('overlay-memory-limit', given.overlayMemoryLimit),
-    tempDir: given.tempDir,
-    space,
-    log,
-  });
 }
