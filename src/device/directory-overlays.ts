@@ -9,20 +9,20 @@ import { assert, exitCodes, KlosetNbdError, UserError } from '../core/errors.ts'
 import { type Log, silentLog } from '../core/log.ts';
 import { type DirectoryLock, lockDirectory } from './directory-lock.ts';
 import { errorCode, nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
+import { findLog } from './find-log.ts';
 import { FORMAT_VERSION, SEGMENT_BYTES_TARGET, segmentOfFileName } from './log-format.ts';
-import { type RecoveredLog, recoverLog } from './log-recovery.ts';
+import type { RecoveredLog } from './log-recovery.ts';
 import { LogStore } from './log-store.ts';
 import { OverlayDevice } from './overlay.ts';
 import {
   type OverlayIdentity,
   type OverlayMetadata,
-  readClosed,
   readMetadata,
   removeClosed,
   writeClosed,
   writeMetadata,
 } from './overlay-metadata.ts';
-import { SegmentFiles } from './segment-files.ts';
+import type { SegmentFiles } from './segment-files.ts';
 import type { SpaceOptions } from './space-gate.ts';
 
 /** The space options hold for each overlay by itself. */
@@ -186,19 +186,15 @@ export async function openLogDevice(
   options: OpenLogOptions,
 ): Promise<OverlayDevice> {
   const { fileSystem, log, segmentBytes = SEGMENT_BYTES_TARGET } = options;
-  const files = new SegmentFiles(directory, fileSystem);
-  const overlayId = BigInt(`0x${metadata.overlayId}`);
+  const { recovered, files, overlayId, readerOf } = await findLog(directory, metadata, options);
   try {
-    const names = await fileSystem.list(directory);
-    const present = names.flatMap((name) => segmentOfFileName(name) ?? []).sort((a, b) => a - b);
-    const closed = await readClosed(fileSystem, directory);
-    const recovered = await recoverLog({ files, present, overlayId, closed, log });
     if (recovered.readOnlyReason === undefined) await settle(directory, files, recovered, fileSystem);
     else log.error({ directory, reason: recovered.readOnlyReason }, 'the overlay is opened read-only');
     const store = new LogStore({
       recovered,
       files,
       overlayId,
+      readerOf,
       segmentBytes,
       syncDirectory: () => fileSystem.syncDirectory(directory),
       markOpen: () => removeClosed(fileSystem, directory),

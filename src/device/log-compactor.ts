@@ -11,9 +11,10 @@
  */
 import type { Log } from '../core/log.ts';
 import { BLOCK_SIZE, MiB } from '../core/units.ts';
+import type { OverlayFile } from './file-system.ts';
 import { recordKinds } from './log-format.ts';
 import type { LogIndex, Segment } from './log-index.ts';
-import { batchEntries, SegmentReader } from './log-reader.ts';
+import { batchEntries, type SegmentReader } from './log-reader.ts';
 import { type BatchEntry, indexEntries, type LogEntry, readIndexWords } from './log-tables.ts';
 import type { LogWriter } from './log-writer.ts';
 import type { SegmentFiles } from './segment-files.ts';
@@ -44,7 +45,7 @@ export interface LogCompactorInput {
   readonly files: SegmentFiles;
   readonly writer: LogWriter;
   readonly epochs: UseEpochs;
-  readonly overlayId: bigint;
+  readonly readerOf: (file: OverlayFile, segment: number) => Promise<SegmentReader>;
   readonly segmentBytes: number;
   /** Bytes of data that clients have written since the overlay was opened. */
   readonly acknowledgedBytes: () => number;
@@ -205,10 +206,9 @@ export class LogCompactor {
   }
 
   async #entriesOf({ number, endBytes }: Segment): Promise<readonly LogEntry[]> {
-    const { files, overlayId } = this.#input;
+    const { files, readerOf } = this.#input;
     return files.use(number, async (file) => {
-      const { sizeBytes } = await file.status();
-      const reader = new SegmentReader(file, { sizeBytes, overlayId, segment: number });
+      const reader = await readerOf(file, number);
       const record = await reader.index();
       if (record?.position === endBytes) {
         return indexEntries(readIndexWords(record.table, record.header.entryCount, record.header.detail));

@@ -22,7 +22,7 @@ import type { Log } from '../core/log.ts';
 import type { OverlayFile } from './file-system.ts';
 import { recordBytes, recordKinds } from './log-format.ts';
 import { LogIndex, type Segment } from './log-index.ts';
-import { batchEntries, type LogRecord, SegmentReader, type WalkStep } from './log-reader.ts';
+import { batchEntries, type LogRecord, type SegmentReader, type WalkStep } from './log-reader.ts';
 import { type LogEntries, readDropTable, readIndexWords, readSegmentTable } from './log-tables.ts';
 import type { SegmentFiles } from './segment-files.ts';
 
@@ -56,7 +56,7 @@ export interface RecoveryInput {
   readonly files: SegmentFiles;
   /** Numbers of the segment files there are, ascending. */
   readonly present: readonly number[];
-  readonly overlayId: bigint;
+  readonly readerOf: (file: OverlayFile, segment: number) => Promise<SegmentReader>;
   readonly closed: ClosedLog | undefined;
   readonly log: Log;
 }
@@ -245,12 +245,9 @@ class Recovery {
   }
 
   async #read<T>(number: number, action: (reader: SegmentReader) => Promise<T>): Promise<T> {
-    const { files, overlayId } = this.#input;
+    const { files, readerOf } = this.#input;
     try {
-      return await files.use(number, async (file: OverlayFile) => {
-        const { sizeBytes } = await file.status();
-        return action(new SegmentReader(file, { sizeBytes, overlayId, segment: number }));
-      });
+      return await files.use(number, async (file) => action(await readerOf(file, number)));
     } catch (cause) {
       if (cause instanceof CorruptStoreError) throw cause;
       const message = `cannot read ${files.pathOf(number)}: ${cause instanceof Error ? cause.message : cause}`;

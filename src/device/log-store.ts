@@ -4,9 +4,11 @@ import type { Log } from '../core/log.ts';
 import { BLOCK_SIZE } from '../core/units.ts';
 import type { BlockStore, Change, OverlayStats } from './block-store.ts';
 import { overlayFailure } from './file-errors.ts';
+import type { OverlayFile } from './file-system.ts';
 import { LogCompactor } from './log-compactor.ts';
 import { blockChecksum } from './log-format.ts';
 import type { LogIndex, Segment } from './log-index.ts';
+import type { SegmentReader } from './log-reader.ts';
 import type { ClosedLog, RecoveredLog } from './log-recovery.ts';
 import { LogWriter } from './log-writer.ts';
 import type { SegmentFiles } from './segment-files.ts';
@@ -17,6 +19,7 @@ export interface LogStoreInput {
   readonly recovered: RecoveredLog;
   readonly files: SegmentFiles;
   readonly overlayId: bigint;
+  readonly readerOf: (file: OverlayFile, segment: number) => Promise<SegmentReader>;
   readonly segmentBytes: number;
   readonly syncDirectory: () => Promise<void>;
   /** Removes the mark that the log is closed, durably. */
@@ -65,7 +68,7 @@ export class LogStore implements BlockStore {
       files,
       writer: this.#writer,
       epochs: this.#epochs,
-      overlayId,
+      readerOf: input.readerOf,
       segmentBytes: input.segmentBytes,
       acknowledgedBytes: () => this.#acknowledgedBytes,
       readBlocks: (first, value, target) => this.read({ first, value }, 0, target),

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE } from '../../src/core/units.ts';
 import { CrashFileSystem, type Image } from '../support/overlay-crash-fs.ts';
-import { baseContent, openCrashDevice, runWorkload } from '../support/overlay-crash-run.ts';
+import { baseContent, openCrashDevice, runWorkload, untilMarked } from '../support/overlay-crash-run.ts';
 import { runSeed, seededRandom } from '../support/overlay-random.ts';
 
 /** OVERLAY_FLIPS: how many bytes to change in each state of the log. */
@@ -53,7 +53,7 @@ async function durableImage(seed: number, closed: boolean): Promise<{ image: Ima
     data.copy(content, offset);
   }
   await device.flush();
-  await new Promise((resolve) => setTimeout(resolve, 30));
+  await untilMarked(fileSystem);
   return { image: fileSystem.image(), content };
 }
 

@@ -14,7 +14,7 @@ import { type Random, seededRandom } from './overlay-random.ts';
 export const DIRECTORY = '/overlay';
 const BLOCKS = 32;
 export const baseContent = seededRandom(11).fill(Buffer.alloc(BLOCKS * BLOCK_SIZE));
-const metadata = {
+export const metadata = {
   formatVersion: FORMAT_VERSION,
   overlayId: '0123456789abcdef',
   exportKey: 'crash',
@@ -45,6 +45,12 @@ export function openCrashDevice(
 ): Promise<OverlayDevice> {
   const base = new MemoryDevice(Buffer.from(baseContent));
   return openLogDevice(DIRECTORY, metadata, base, { log: silentLog, ...more, fileSystem, segmentBytes });
+}
+
+/** Resolves once the log has been told of the last fdatasync: its MARK is written. */
+export async function untilMarked({ operations }: CrashFileSystem): Promise<void> {
+  const lastOf = (kind: 'write' | 'sync') => operations.findLastIndex((operation) => operation.kind === kind);
+  while (lastOf('write') < lastOf('sync')) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
 /** `count` random steps, one after the other, with FLUSHes, FUA and reopenings between them. */
