@@ -1,5 +1,5 @@
-import type { ReadOptions, RemoteStore } from './remote-store.ts';
-import type { ResourceKind } from './store.ts';
+import type { RemoteStore } from './remote-store.ts';
+import type { ReadOptions, ResourceKind } from './store.ts';
 
 /** A store whose code is loaded when it is first read: what a command does not use does not slow its start. */
 export class DeferredStore implements RemoteStore {

@@ -40,3 +40,9 @@ export const ERROR_TEXT_BYTES_MAX = 4 * KiB;
 
 /** plakar's configuration file, bytes: hundreds of stores take some 100 KiB. */
 export const PLAKAR_CONFIG_BYTES_MAX = 4 * MiB;
+
+/** How often states are listed again, milliseconds; `--refresh`. Backups and maintenance run hourly at most. */
+export const REFRESH_MS_DEFAULT = 5 * 60_000;
+
+/** States are not listed again for a missing packfile this soon after they were, milliseconds. */
+export const REFRESH_WHEN_MISSING_MS = 5_000;

@@ -2,8 +2,8 @@ import { CorruptStoreError, exitCodes, StoreUnavailableError, UserError } from '
 import { LISTING_BYTES_MAX } from './fetch-limits.ts';
 import { fillFromBody, HttpClient, type HttpClientOptions, meansNobodyThere, readBody } from './http-client.ts';
 import { CONFIG_BYTES_MAX, STATE_BYTES_MAX } from './limits.ts';
-import { MissingResourceError, RESOURCE_ID_PATTERN, type ReadOptions, type RemoteStore } from './remote-store.ts';
-import type { ResourceKind } from './store.ts';
+import { MissingResourceError, RESOURCE_ID_PATTERN, type RemoteStore } from './remote-store.ts';
+import type { ReadOptions, ResourceKind } from './store.ts';
 
 /** How CONFIG begins; any web server answers `GET /` with something (kloset-format 1, 3). */
 const CONFIG_MAGICS = ['_KLOSET_', '_PLAKAR_'];

@@ -36,21 +36,28 @@ export class LocationIndex {
   readonly #packfileNumbers = new Map<string, number>();
   /** Packfiles that the packfile table lists; locations elsewhere are dead. */
   readonly #listedPackfiles = new Set<number>();
-  /** `type:hex` of everything marked as deleted. */
-  readonly #coloured = new Set<string>();
+  /** When everything that is marked as deleted was marked, milliseconds since 1970; by `type:hex`. */
+  readonly #coloured = new Map<string, number>();
   readonly #snapshotLocations: number[] = [];
+  /** Of the newest state merged. */
+  #newestNanoseconds = -(2n ** 63n);
 
   /** Merges states, in whatever order they are given. Throws CorruptStoreError on malformed records. */
   static merge(states: readonly State[]): LocationIndex {
     const index = new LocationIndex();
-    for (const state of orderStates(states)) {
-      try {
-        index.#apply(state);
-      } catch (error) {
-        throw error instanceof CorruptStoreError ? damagedState(state.id, error.message, error) : error;
-      }
-    }
+    index.#applyAll(states);
     return index;
+  }
+
+  /**
+   * Merges further states into this index, if that gives what merging all of them anew would: if they are newer than
+   * those it holds, none of which they can precede then. Otherwise returns false, nothing changed. Throws
+   * CorruptStoreError on malformed records; what stood before them is merged then.
+   */
+  extend(states: readonly State[]): boolean {
+    if (states.some(({ timestampNanoseconds }) => timestampNanoseconds <= this.#newestNanoseconds)) return false;
+    this.#applyAll(states);
+    return true;
   }
 
   /** Live locations of a blob, best first: those in packfiles marked for deletion come last, their bytes are there until the grace period ends. */
@@ -79,9 +86,35 @@ export class LocationIndex {
     return [...ids.values()];
   }
 
+  /** When a snapshot was deleted, milliseconds since 1970; undefined for one that is not. `id` has 64 hex digits. */
+  deletedAt(id: string): number | undefined {
+    return this.#coloured.get(colourKey(resourceTypes.snapshot, id));
+  }
+
+  /** When the first packfile was marked for deletion of those marked at or after `sinceMs`, milliseconds since 1970. */
+  firstPackfileMarkedSince(sinceMs: number): number | undefined {
+    let first: number | undefined;
+    for (const [key, markedAtMs] of this.#coloured) {
+      if (!key.startsWith(PACKFILE_COLOUR) || markedAtMs < sinceMs) continue;
+      if (first === undefined || markedAtMs < first) first = markedAtMs;
+    }
+    return first;
+  }
+
   /** Number of locations, dead ones included. */
   get locationCount(): number {
     return this.#count;
+  }
+
+  #applyAll(states: readonly State[]): void {
+    for (const state of orderStates(states)) {
+      try {
+        this.#apply(state);
+      } catch (error) {
+        throw error instanceof CorruptStoreError ? damagedState(state.id, error.message, error) : error;
+      }
+      if (state.timestampNanoseconds > this.#newestNanoseconds) this.#newestNanoseconds = state.timestampNanoseconds;
+    }
   }
 
   #apply(state: State): void {
@@ -92,7 +125,10 @@ export class LocationIndex {
           break;
         case stateRecords.coloured: {
           const record = colouredRecord.read(fixedBody(body, colouredRecord.sizeBytes));
-          this.#coloured.add(colourKey(record.resourceType, toHex(record.mac)));
+          this.#coloured.set(
+            colourKey(record.resourceType, toHex(record.mac)),
+            Number(record.whenNanoseconds / 1_000_000n),
+          );
           break;
         }
         case stateRecords.packfile: {
@@ -207,6 +243,8 @@ export class LocationIndex {
     return this.#coloured.has(colourKey(type, hex));
   }
 }
+
+const PACKFILE_COLOUR = `${resourceTypes.packfile}:`;
 
 function colourKey(type: number, hex: string): string {
   return `${type}:${hex}`;

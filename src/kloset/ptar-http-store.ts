@@ -11,8 +11,8 @@ import {
   ptarTrailer,
   requirePtarSize,
 } from './ptar-layout.ts';
-import type { ReadOptions, RemoteStore } from './remote-store.ts';
-import type { ResourceKind } from './store.ts';
+import type { RemoteStore } from './remote-store.ts';
+import type { ReadOptions, ResourceKind } from './store.ts';
 
 interface OpenedArchive extends PtarSections {
   readonly sizeBytes: number;

@@ -1,7 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import { READ_AHEAD_BYTES_MAX, READ_AHEAD_READ_BYTES_MAX, READ_AHEAD_WINDOW_BYTES } from './fetch-limits.ts';
-import type { ReadOptions, RemoteStore, StoppableStore } from './remote-store.ts';
-import type { ResourceKind } from './store.ts';
+import type { RemoteStore } from './remote-store.ts';
+import type { KlosetStore, ReadOptions, ResourceKind } from './store.ts';
 
 export interface ReadAheadOptions {
   readonly windowBytes?: number;
@@ -22,7 +22,7 @@ interface Window {
  * side in one packfile: over a network the round trips are all that counts. A range asked for a second time is fetched
  * anew, and alone: whoever asks twice found the first bytes damaged, maybe on the way.
  */
-export class ReadAheadStore implements StoppableStore {
+export class ReadAheadStore implements KlosetStore {
   readonly location: string;
   readonly #store: RemoteStore;
   readonly #windowBytes: number;

@@ -1,22 +1,9 @@
-/** What reading over a network adds to KlosetStore: errors that say whether to try again, and reads that can be stopped. */
+/** What reading over a network adds to KlosetStore: errors that say whether to try again, and reads of unknown length. */
 import { type ErrorDetails, StoreUnavailableError } from '../core/errors.ts';
-import type { KlosetStore, ResourceKind } from './store.ts';
+import type { KlosetStore, ReadOptions } from './store.ts';
 
-export interface ReadOptions {
-  /** Stops the read: it rejects soon after, and touches `target` no more from then on. */
-  readonly signal?: AbortSignal | undefined;
-}
-
-/** A KlosetStore whose reads can be stopped. One that reads a local disk may ignore the signal: its reads do not stall. */
-export interface StoppableStore extends KlosetStore {
-  readConfig(options?: ReadOptions): Promise<Uint8Array>;
-  list(kind: ResourceKind, options?: ReadOptions): Promise<string[]>;
-  readState(id: string, options?: ReadOptions): Promise<Uint8Array>;
-  readPackfile(id: string, offset: number, target: Uint8Array, options?: ReadOptions): Promise<void>;
-}
-
-/** One that can also be read without knowing where a packfile ends: for reading ahead. */
-export interface RemoteStore extends StoppableStore {
+/** A store that can also be read without knowing where a packfile ends: for reading ahead. It heeds signals. */
+export interface RemoteStore extends KlosetStore {
   /** As readPackfile, but fills only what there is; resolves to how many bytes that are. `offset` lies inside. */
   readPackfileUpTo(id: string, offset: number, target: Uint8Array, options?: ReadOptions): Promise<number>;
 }

@@ -1,17 +1,17 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
-import { mapConcurrently } from '../core/concurrency.ts';
 import type { ReadCounters } from '../core/counters.ts';
 import { CorruptStoreError, exitCodes, type KlosetNbdError, StoreUnavailableError, UserError } from '../core/errors.ts';
 import { equalBytes, toHex } from '../core/mac.ts';
 import { blake3, type Codec, type CodecParameters, createCodec, plainHash } from './codec/codec.ts';
 import { type KdfParameters, keyOpensCanary } from './codec/key-derivation.ts';
 import { parseConfig, type StoreConfig } from './config.ts';
-import { checkEnvelope, openEnvelope } from './envelope.ts';
-import { envelopeHeader, type ResourceType, resourceTypeName, resourceTypes, versions } from './format.ts';
-import { METADATA_BLOB_BYTES_MAX, STATE_PLAIN_BYTES_MAX, STATES_IN_FLIGHT_MAX, storedBytesMax } from './limits.ts';
-import { type BlobLocation, LocationIndex } from './location-index.ts';
-import { damagedState, parseState, type State } from './state.ts';
-import type { KlosetStore } from './store.ts';
+import { checkEnvelope } from './envelope.ts';
+import { envelopeHeader, type ResourceType, resourceTypeName, resourceTypes } from './format.ts';
+import { METADATA_BLOB_BYTES_MAX, storedBytesMax } from './limits.ts';
+import type { BlobLocation } from './location-index.ts';
+import { MissingResourceError, TransientStoreError } from './remote-store.ts';
+import { StateIndex, type StateIndexOptions } from './state-index.ts';
+import type { KlosetStore, ReadOptions } from './store.ts';
 
 /** A blob's identity: the pair, never the MAC alone (kloset-format 0.2). */
 export interface BlobId {
@@ -37,7 +37,7 @@ export class Repository {
   readonly codecParameters: CodecParameters;
   readonly #store: KlosetStore;
   readonly #codec: Codec;
-  readonly #index: LocationIndex;
+  readonly #states: StateIndex;
   readonly #counters: ReadCounters;
 
   private constructor(parts: {
@@ -45,14 +45,14 @@ export class Repository {
     config: StoreConfig;
     codecParameters: CodecParameters;
     codec: Codec;
-    index: LocationIndex;
+    states: StateIndex;
     counters: ReadCounters;
   }) {
     this.config = parts.config;
     this.codecParameters = parts.codecParameters;
     this.#store = parts.store;
     this.#codec = parts.codec;
-    this.#index = parts.index;
+    this.#states = parts.states;
     this.#counters = parts.counters;
   }
 
@@ -62,7 +62,7 @@ export class Repository {
    */
   static async open(
     store: KlosetStore,
-    { counters, keys }: { counters: ReadCounters; keys: KeySource },
+    { counters, keys, ...options }: { counters: ReadCounters; keys: KeySource } & StateIndexOptions,
   ): Promise<Repository> {
     const config = parseConfig(await store.readConfig());
     const codecParameters = await unlock(config, keys);
@@ -70,16 +70,8 @@ export class Repository {
     // CONFIG's footer is BLAKE3 whatever the store's hashing is (4.1).
     checkEnvelope(config.envelope, await blake3(config.envelope.covered, footerKey), 'CONFIG');
     const codec = await createCodec(codecParameters);
-    const ids = await store.list('states');
-    const states = await mapConcurrently(ids, STATES_IN_FLIGHT_MAX, (id) => readState(store, codec, id, counters));
-    return new Repository({
-      store,
-      config,
-      codecParameters,
-      codec,
-      index: LocationIndex.merge(states),
-      counters,
-    });
+    const states = await StateIndex.open({ store, codec, counters }, options);
+    return new Repository({ store, config, codecParameters, codec, states, counters });
   }
 
   get location(): string {
@@ -88,12 +80,33 @@ export class Repository {
 
   /** 32-byte ids of all snapshots that are not deleted. */
   snapshots(): Uint8Array[] {
-    return this.#index.snapshots();
+    return this.#states.locations.snapshots();
+  }
+
+  /** States that the index goes without, since they are damaged. */
+  get damagedStates(): ReadonlyMap<string, CorruptStoreError> {
+    return this.#states.damaged;
+  }
+
+  /** Lists the states again and merges what is new; resolves to whether anything was. After a rejection all is as before. */
+  refresh(options?: ReadOptions): Promise<boolean> {
+    return this.#states.refresh(options);
+  }
+
+  /** If a snapshot was deleted: when, and when the first packfile was marked since, milliseconds since 1970. */
+  deletionOf(
+    snapshotId: string,
+  ): { readonly deletedAtMs: number; readonly markedAtMs: number | undefined } | undefined {
+    const { locations } = this.#states;
+    const deletedAtMs = locations.deletedAt(snapshotId);
+    if (deletedAtMs === undefined) return undefined;
+    return { deletedAtMs, markedAtMs: locations.firstPackfileMarkedSince(deletedAtMs) };
   }
 
   /** The checked bytes of a metadata blob. */
-  readBlob(id: BlobId): Promise<Uint8Array> {
+  readBlob(id: BlobId, options?: ReadOptions): Promise<Uint8Array> {
     return this.fetchBlob(id, {
+      ...options,
       plainBytesMax: METADATA_BLOB_BYTES_MAX,
       decode: async (stored) => {
         const plain = this.#codec.decode(stored, METADATA_BLOB_BYTES_MAX);
@@ -111,52 +124,95 @@ export class Repository {
 
   /** Stored bytes of a blob at its first location: for budgets. Undefined if the store does not hold it. */
   storedLength(id: BlobId): number | undefined {
-    return this.#index.locate(id.type, id.mac)[0]?.length;
+    return this.#locate(id)[0]?.length;
   }
 
   /**
-   * Fetches a blob's stored bytes and hands them to `decode`, which checks them. A failure at one location is tried once
-   * more there (the fault may lie on the way), then at the blob's other locations. Rejects with the first location's
-   * error, naming type, MAC, packfile and offset in its details.
+   * Fetches a blob's stored bytes and hands them to `decode`, which checks them. What is damaged is fetched once more
+   * (the fault may lie on the way), then from the blob's other locations; when a packfile is missing the states are
+   * listed again, as maintenance may have moved the blob. Rejects with the first location's error, naming type, MAC,
+   * packfile and offset in its details, or with the signal's reason.
    */
-  async fetchBlob(
-    id: BlobId,
-    options: { plainBytesMax: number; decode: (stored: Uint8Array) => Promise<Uint8Array> },
-  ): Promise<Uint8Array> {
-    const locations = this.#index.locate(id.type, id.mac);
-    const name = `${resourceTypeName(id.type)} ${toHex(id.mac)}`;
-    if (locations.length === 0) {
-      throw new CorruptStoreError(`The store holds no ${name}, which something in it refers to`, {
-        details: { blobType: resourceTypeName(id.type), mac: toHex(id.mac) },
-      });
-    }
-    let first: unknown;
-    for (const location of locations) {
-      for (let attempt = 0; attempt < 2; attempt++) {
-        try {
-          return await options.decode(await this.#readStored(location, options.plainBytesMax));
-        } catch (error) {
-          if (!(error instanceof CorruptStoreError || error instanceof StoreUnavailableError)) throw error;
-          first ??= located(error, name, id, location);
-        }
+  async fetchBlob(id: BlobId, request: BlobRequest): Promise<Uint8Array> {
+    const tried = new Set<string>();
+    const failed: Failures = { first: undefined, isMissing: this.#locate(id).length === 0, isAway: false };
+    for (let round = 0; round < 2; round++) {
+      for (const location of this.#locate(id)) {
+        if (tried.has(location.packfile) || failed.isAway) continue;
+        tried.add(location.packfile);
+        const plain = await this.#tryLocation(id, location, request, failed);
+        if (plain !== undefined) return plain;
       }
+      if (!failed.isMissing || !(await this.#refreshQuietly())) break;
     }
-    throw first;
+    throw failed.first ?? notHeld(id);
   }
 
-  async #readStored(location: BlobLocation, plainBytesMax: number): Promise<Uint8Array> {
+  /** Undefined after a failure, which is kept in `failed`. */
+  async #tryLocation(
+    id: BlobId,
+    location: BlobLocation,
+    request: BlobRequest,
+    failed: Failures,
+  ): Promise<Uint8Array | undefined> {
+    for (let attempt = 0; attempt < 2; attempt++) {
+      try {
+        return await request.decode(await this.#readStored(location, request));
+      } catch (error) {
+        if (!(error instanceof CorruptStoreError || error instanceof StoreUnavailableError)) throw error;
+        failed.first ??= located(error, id, location);
+        if (error instanceof CorruptStoreError) continue;
+        if (error instanceof MissingResourceError) failed.isMissing = true;
+        // The time that a read may take is spent: what else the store holds is as far away.
+        else if (error instanceof TransientStoreError || error.cause instanceof TransientStoreError)
+          failed.isAway = true;
+        return undefined;
+      }
+    }
+    return undefined;
+  }
+
+  /** False also if the states cannot be had: what is missing then says more than that. */
+  #refreshQuietly(): Promise<boolean> {
+    return this.#states.refreshBecauseMissing().catch((error: unknown) => {
+      if (error instanceof CorruptStoreError || error instanceof StoreUnavailableError) return false;
+      throw error;
+    });
+  }
+
+  #locate(id: BlobId): BlobLocation[] {
+    return this.#states.locations.locate(id.type, id.mac);
+  }
+
+  async #readStored(location: BlobLocation, { plainBytesMax, signal }: BlobRequest): Promise<Uint8Array> {
     if (location.length > storedBytesMax(plainBytesMax)) {
       throw new CorruptStoreError(`the index says it takes ${location.length} bytes, more than it can`);
     }
     // Shared memory, so that a worker thread can decode it without a copy.
     const stored = new Uint8Array(new SharedArrayBuffer(location.length));
     if (location.length > 0) {
-      await this.#store.readPackfile(location.packfile, envelopeHeader.sizeBytes + location.offset, stored);
+      const offset = envelopeHeader.sizeBytes + location.offset;
+      await this.#store.readPackfile(location.packfile, offset, stored, { signal });
       this.#counters.storeRequests++;
       this.#counters.storeBytes += location.length;
     }
     return stored;
   }
+}
+
+/** How a blob is to be fetched. */
+export interface BlobRequest extends ReadOptions {
+  readonly plainBytesMax: number;
+  /** Decodes stored bytes and checks them. */
+  readonly decode: (stored: Uint8Array) => Promise<Uint8Array>;
+}
+
+interface Failures {
+  first: KlosetNbdError | undefined;
+  /** A packfile that the index names is not there. */
+  isMissing: boolean;
+  /** The store did not answer for as long as a read may wait. */
+  isAway: boolean;
 }
 
 /** The store's key and how to decode with it. */
@@ -176,33 +232,15 @@ async function unlock(config: StoreConfig, keys: KeySource): Promise<CodecParame
   return { hashing, macKey: key, compression, encryption: parameters };
 }
 
-async function readState(store: KlosetStore, codec: Codec, id: string, counters: ReadCounters): Promise<State> {
-  const name = `State ${id}`;
-  const resource = await store.readState(id);
-  counters.storeRequests++;
-  counters.storeBytes += resource.byteLength;
-  const envelope = openEnvelope(resource, { type: resourceTypes.state, versionMax: versions.v1_1_0, name });
-  checkEnvelope(envelope, codec.mac(envelope.covered), name);
-  const plain = decodeState(codec, envelope.payload, id);
-  counters.decodedBytes += plain.byteLength;
-  return parseState(id, envelope.version, plain);
+function notHeld(id: BlobId): CorruptStoreError {
+  const blobType = resourceTypeName(id.type);
+  const mac = toHex(id.mac);
+  return new CorruptStoreError(`The store holds no ${blobType} ${mac}, which something in it refers to`, {
+    details: { blobType, mac },
+  });
 }
 
-function decodeState(codec: Codec, payload: Uint8Array, id: string): Uint8Array {
-  try {
-    return codec.decode(payload, STATE_PLAIN_BYTES_MAX);
-  } catch (error) {
-    if (!(error instanceof CorruptStoreError)) throw error;
-    throw damagedState(id, error.message, error);
-  }
-}
-
-function located(
-  error: CorruptStoreError | StoreUnavailableError,
-  name: string,
-  id: BlobId,
-  location: BlobLocation,
-): KlosetNbdError {
+function located(error: CorruptStoreError | StoreUnavailableError, id: BlobId, location: BlobLocation): KlosetNbdError {
   const details = {
     blobType: resourceTypeName(id.type),
     mac: toHex(id.mac),
@@ -210,7 +248,7 @@ function located(
     offset: envelopeHeader.sizeBytes + location.offset,
     length: location.length,
   };
-  const message = `${name} in packfile ${location.packfile} at byte ${details.offset}: ${error.message}`;
+  const message = `${details.blobType} ${details.mac} in packfile ${location.packfile} at byte ${details.offset}: ${error.message}`;
   return error instanceof CorruptStoreError
     ? new CorruptStoreError(message, { details, cause: error })
     : new StoreUnavailableError(message, { details, cause: error });

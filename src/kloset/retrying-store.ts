@@ -9,9 +9,9 @@ import {
   REQUEST_TIMEOUT_MS,
   SHORT_READ_ATTEMPTS_MAX,
 } from './fetch-limits.ts';
-import { type ReadOptions, type RemoteStore, TransientStoreError } from './remote-store.ts';
+import { type RemoteStore, TransientStoreError } from './remote-store.ts';
 import { Slots } from './slots.ts';
-import type { ResourceKind } from './store.ts';
+import type { ReadOptions, ResourceKind } from './store.ts';
 
 export interface RetryingStoreOptions {
   /** How long one read keeps trying, milliseconds, its waiting for a place included; then it rejects. */

@@ -6,16 +6,10 @@ import { CorruptStoreError, exitCodes, KlosetNbdError, StoreUnavailableError, Us
 import { LISTING_KEYS_MAX } from './fetch-limits.ts';
 import { fillFromBody, meansNobodyThere, parseRetryAfter, readBody } from './http-client.ts';
 import { CONFIG_BYTES_MAX, STATE_BYTES_MAX } from './limits.ts';
-import {
-  MissingResourceError,
-  RESOURCE_ID_PATTERN,
-  type ReadOptions,
-  type RemoteStore,
-  TransientStoreError,
-} from './remote-store.ts';
+import { MissingResourceError, RESOURCE_ID_PATTERN, type RemoteStore, TransientStoreError } from './remote-store.ts';
 import type { S3Access } from './s3-credentials.ts';
 import { nameOfS3Store, type S3Settings } from './s3-location.ts';
-import type { ResourceKind } from './store.ts';
+import type { ReadOptions, ResourceKind } from './store.ts';
 
 export interface S3StoreOptions {
   readonly settings: S3Settings;

@@ -85,7 +85,7 @@ export function orderStates(states: readonly State[]): State[] {
   if (ordered.length !== states.length) {
     const reached = new Set(ordered);
     const left = states.find((state) => !reached.has(state))!;
-    throw new CorruptStoreError(`State ${left.id} is its own ancestor: the store's states form a cycle`);
+    throw damagedState(left.id, "it is its own ancestor: the store's states form a cycle");
   }
   return ordered;
 }

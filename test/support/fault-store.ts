@@ -2,8 +2,8 @@
 
 import { CorruptStoreError } from '../../src/core/errors.ts';
 import type { Clock } from '../../src/kloset/clock.ts';
-import { MissingResourceError, type ReadOptions, type RemoteStore } from '../../src/kloset/remote-store.ts';
-import type { ResourceKind } from '../../src/kloset/store.ts';
+import { MissingResourceError, type RemoteStore } from '../../src/kloset/remote-store.ts';
+import type { ReadOptions, ResourceKind } from '../../src/kloset/store.ts';
 import type { StoreContent } from '../conformance/store-suite.ts';
 
 /** What happens to one call instead of the read: an error to reject with, or no answer until it is stopped. */
