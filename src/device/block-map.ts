@@ -119,6 +119,18 @@ export class BlockMap {
     }
   }
 
+  /** A map of its own with the same runs. */
+  copy(): BlockMap {
+    const copy = new BlockMap();
+    copy.#leaves.length = copy.#firsts.length = 0;
+    for (const { length, words } of this.#leaves) copy.#leaves.push({ length, words: words.slice() });
+    for (const first of this.#firsts) copy.#firsts.push(first);
+    copy.#dataBlocks = this.#dataBlocks;
+    copy.#zeroBlocks = this.#zeroBlocks;
+    copy.#runCount = this.#runCount;
+    return copy;
+  }
+
   /** Calls `each` with every run, ascending. */
   forEach(each: (first: number, count: number, value: number) => void): void {
     for (const { words, length } of this.#leaves) {

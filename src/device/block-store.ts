@@ -25,6 +25,18 @@ export interface OverlayStats {
   readonly writtenBytes: number;
 }
 
+/** All blocks of a log as they were at one moment. */
+export interface FrozenBlocks {
+  /** The store reads blocks by the values in here until `release`. */
+  readonly map: BlockMap;
+  /** The segments of the log that hold them, oldest first, and where their records ended. */
+  readonly segments: readonly { readonly number: number; readonly endBytes: number; readonly complete: boolean }[];
+  /** Of the last record. */
+  readonly sequence: number;
+  /** Lets the store give back the space of what has been replaced since. Idempotent. */
+  release(): void;
+}
+
 export interface BlockStore {
   /** Where each changed block is. The store changes it the moment a change has landed; others only look. */
   readonly map: BlockMap;
@@ -44,6 +56,8 @@ export interface BlockStore {
   readonly usedBytes: number;
   /** Bytes that landing the changes would add to it; 0 for those without data. */
   roomFor(changes: readonly Change[]): number;
+  /** Keeps what is there now readable, and its files in place, while writes go on. Stores whose content is lost anyway have none. */
+  freeze?(): FrozenBlocks;
   /** A limit is reached: the store may work harder to give space back. */
   makeRoom(): void;
   /** Called once, with nothing in flight. */

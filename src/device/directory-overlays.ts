@@ -14,6 +14,7 @@ import { FORMAT_VERSION, SEGMENT_BYTES_TARGET, segmentOfFileName } from './log-f
 import type { RecoveredLog } from './log-recovery.ts';
 import { LogStore } from './log-store.ts';
 import { OverlayDevice } from './overlay.ts';
+import { copyOverlay, removeOverlay } from './overlay-copy.ts';
 import {
   type OverlayIdentity,
   type OverlayMetadata,
@@ -93,7 +94,7 @@ export class DirectoryOverlays {
    * An export is opened once at a time; one that is being closed is waited for.
    */
   async openDevice(exportKey: string, base: ReadableDevice, identity: OverlayIdentity): Promise<OverlayDevice> {
-    const directory = join(this.#directory, exportDirectoryName(exportKey));
+    const directory = this.directoryOf(exportKey);
     const former = this.#open.get(exportKey);
     assert(former === undefined || former.closing, 'an overlay has one device at a time');
     try {
@@ -115,6 +116,44 @@ export class DirectoryOverlays {
     } catch (cause) {
       throw asUserError(`cannot open the overlay ${directory}`, cause);
     }
+  }
+
+  /**
+   * Copies the overlay of one export for another, which has none. One that is open is flushed, and copied as it is then
+   * while writes go on; one that is not must not be opened meanwhile. A failure leaves nothing behind. Nothing happens
+   * if there is no overlay.
+   */
+  async copy(exportKey: string, newKey: string): Promise<void> {
+    const device = this.#open.get(exportKey);
+    if (device?.closing === true) await device.close().catch(() => undefined); // Whoever closed it was told.
+    const frozen = device === undefined || device.closing ? undefined : await device.freeze();
+    const to = this.directoryOf(newKey);
+    try {
+      const from = this.directoryOf(exportKey);
+      const options = { from, to, exportKey: newKey, blocks: frozen?.blocks, nowMs: Date.now() };
+      await copyOverlay(this.#fileSystem, options);
+    } catch (cause) {
+      await removeOverlay(this.#fileSystem, to).catch((error: unknown) =>
+        this.#log.warn({ error, directory: to }, 'a copy that failed could not be removed'),
+      );
+      throw asUserError(`cannot copy the overlay to ${to}`, cause);
+    } finally {
+      await frozen?.close();
+    }
+  }
+
+  /** Removes the overlay of an export, if there is one, for good. It must not be open. */
+  async remove(exportKey: string): Promise<void> {
+    const device = this.#open.get(exportKey);
+    assert(device === undefined || device.closing, 'an overlay in use is not removed');
+    await device?.close().catch(() => undefined); // Whoever closed it was told.
+    this.#open.delete(exportKey);
+    await removeOverlay(this.#fileSystem, this.directoryOf(exportKey));
+  }
+
+  /** Where the overlay of an export is, or would be. */
+  directoryOf(exportKey: string): string {
+    return join(this.#directory, exportDirectoryName(exportKey));
   }
 
   /** Closes all devices, then gives the directory back. Rejects if one of them could not be made durable. */

@@ -3,7 +3,7 @@
  * demand, and one that shows what a crash would have left. Errors are Node's, with their `code`.
  */
 import { constants } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, rename, unlink } from 'node:fs/promises';
+import { copyFile, type FileHandle, link, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
 
 export interface OverlayFile {
   /** Reads into `target` from byte `position`. Resolves to the bytes read, fewer than asked for only at the end of the file. */
@@ -25,7 +25,13 @@ export interface OverlayFileSystem {
   list(directory: string): Promise<string[]>;
   /** A new directory, mode 0700. Rejects with EEXIST if it is there. */
   makeDirectory(path: string): Promise<void>;
+  /** An empty directory. */
+  removeDirectory(path: string): Promise<void>;
   rename(from: string, to: string): Promise<void>;
+  /** A second name for a file. Rejects with EEXIST if it is taken. */
+  link(from: string, to: string): Promise<void>;
+  /** A new file with what another one holds now, which may be appended to meanwhile; shares its blocks where it can be done. */
+  copy(from: string, to: string): Promise<void>;
   remove(path: string): Promise<void>;
   /** fsync of a directory: names made, changed or removed in it are durable. */
   syncDirectory(path: string): Promise<void>;
@@ -49,7 +55,10 @@ export const nodeFileSystem: OverlayFileSystem = {
   async makeDirectory(path) {
     await mkdir(path, { mode: 0o700 });
   },
+  removeDirectory: rmdir,
   rename,
+  link,
+  copy: (from, to) => copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE),
   remove: unlink,
   async syncDirectory(path) {
     const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY);

@@ -2,7 +2,7 @@
 import { OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { BLOCK_SIZE } from '../core/units.ts';
-import type { BlockStore, Change, OverlayStats } from './block-store.ts';
+import type { BlockStore, Change, FrozenBlocks, OverlayStats } from './block-store.ts';
 import { overlayFailure } from './file-errors.ts';
 import type { OverlayFile } from './file-system.ts';
 import { LogCompactor } from './log-compactor.ts';
@@ -138,6 +138,22 @@ export class LogStore implements BlockStore {
   /** A log only grows: what is replaced comes free later, if at all. */
   roomFor(changes: readonly Change[]): number {
     return changes.reduce((bytes, { data }) => bytes + (data?.length ?? 0), 0);
+  }
+
+  /** No segment is removed, and no place given away, while a request of an epoch is under way: this is a long one. */
+  freeze(): FrozenBlocks {
+    const epoch = this.#epochs.enter();
+    let held = true;
+    const written = [...this.#index.segments].filter(({ endBytes }) => endBytes > 0);
+    return {
+      map: this.map.copy(),
+      segments: written.map(({ number, endBytes, complete }) => ({ number, endBytes, complete })),
+      sequence: this.#writer.sequence,
+      release: () => {
+        if (held) this.#epochs.leave(epoch);
+        held = false;
+      },
+    };
   }
 
   makeRoom(): void {

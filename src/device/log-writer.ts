@@ -82,7 +82,6 @@ export class LogWriter {
   #active: Active | undefined;
   #opened = false;
   #nextSegment: number;
-  /** Of the last record written. */
   #sequence: number;
   /** Of the last record that changed something: what a FLUSH is about. */
   #changed: number;
@@ -110,6 +109,11 @@ export class LogWriter {
 
   get failure(): OverlayError | undefined {
     return this.#failure;
+  }
+
+  /** Of the last record written. */
+  get sequence(): number {
+    return this.#sequence;
   }
 
   /** Resolves when the entries have landed, in one record. Borrows their data until then. */

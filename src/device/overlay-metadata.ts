@@ -1,11 +1,7 @@
-/**
- * The two small files beside a log: overlay.json says what the overlay belongs to, closed.json how its log ended. Both
- * are `{"checksum": …, "content": …}`: CRC-32 of the content as JSON without spaces. Each is written under another name,
- * synced, renamed and its directory synced, so it is there as a whole or not at all.
- */
+/** The two small files beside a log: overlay.json says what the overlay belongs to, closed.json how its log ended. */
 import { join } from 'node:path';
-import { crc32 } from 'node:zlib';
 import { UnsupportedError, UserError } from '../core/errors.ts';
+import { readChecked, writeChecked } from './checked-file.ts';
 import { errorCode, type OverlayFileSystem } from './file-system.ts';
 import { FORMAT_VERSION } from './log-format.ts';
 import type { ClosedLog } from './log-recovery.ts';
@@ -35,8 +31,6 @@ export interface OverlayMetadata {
 
 const METADATA_NAME = 'overlay.json';
 const CLOSED_NAME = 'closed.json';
-/** Far above any real one; what is longer is something else. */
-const FILE_BYTES_MAX = 1024 * 1024;
 
 /** Undefined if there is none. Rejects with UserError if it is damaged, UnsupportedError if it is of another version. */
 export async function readMetadata(
@@ -82,56 +76,5 @@ export async function removeClosed(fileSystem: OverlayFileSystem, directory: str
   } catch (error) {
     if (errorCode(error) !== 'ENOENT') throw error;
   }
-  await fileSystem.syncDirectory(directory);
-}
-
-async function readChecked(fileSystem: OverlayFileSystem, path: string): Promise<unknown> {
-  const bytes = await readWhole(fileSystem, path);
-  if (bytes === undefined) return undefined;
-  try {
-    const { checksum, content } = JSON.parse(bytes.toString()) as { checksum: unknown; content: unknown };
-    return checksum === crc32(JSON.stringify(content)) ? content : 'damaged';
-  } catch (error) {
-    if (error instanceof SyntaxError || error instanceof TypeError) return 'damaged';
-    throw error;
-  }
-}
-
-async function readWhole(fileSystem: OverlayFileSystem, path: string): Promise<Buffer | undefined> {
-  let file: Awaited<ReturnType<OverlayFileSystem['open']>>;
-  try {
-    file = await fileSystem.open(path, 'read');
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    const bytes = Buffer.alloc(Math.min(FILE_BYTES_MAX, (await file.status()).sizeBytes));
-    return bytes.subarray(0, await file.read(bytes, 0));
-  } finally {
-    await file.close();
-  }
-}
-
-async function writeChecked(
-  fileSystem: OverlayFileSystem,
-  directory: string,
-  name: string,
-  content: object,
-): Promise<void> {
-  const plain = JSON.stringify(content);
-  const temporary = join(directory, `${name}.new`);
-  // What an interrupted attempt left is worth nothing.
-  await fileSystem.remove(temporary).catch((error: unknown) => {
-    if (errorCode(error) !== 'ENOENT') throw error;
-  });
-  const file = await fileSystem.open(temporary, 'create');
-  try {
-    await file.write([Buffer.from(`{"checksum":${crc32(plain)},"content":${plain}}\n`)], 0);
-    await file.sync();
-  } finally {
-    await file.close();
-  }
-  await fileSystem.rename(temporary, join(directory, name));
   await fileSystem.syncDirectory(directory);
 }

@@ -11,23 +11,19 @@
  * before it settles.
  */
 import type { BlockDevice, ReadableDevice } from '../core/device.ts';
-import { assert, OverlayError } from '../core/errors.ts';
+import { assert, OverlayError, UserError } from '../core/errors.ts';
 import { type Log, silentLog } from '../core/log.ts';
 import { BLOCK_SIZE, type ByteRange } from '../core/units.ts';
-import { DEVICE_BLOCKS_MAX, isZeroValue } from './block-map.ts';
+import { type BlockMap, DEVICE_BLOCKS_MAX, isZeroValue } from './block-map.ts';
 import type { BlockStore, Change, OverlayStats } from './block-store.ts';
+import { FrozenDevice } from './frozen-device.ts';
+import { type OverlayRange, rangesOf, readThrough } from './overlay-map.ts';
 import { RangeLocks } from './range-locks.ts';
 import { SpaceGate, type SpaceOptions } from './space-gate.ts';
 import { isZeroBlock, splitZeroBlocks } from './zero-blocks.ts';
 
 /** What a write of more bytes than this is cut into, so that one record of a log can hold each part. */
 const REQUEST_BYTES_MAX = 32 * 1024 * 1024;
-
-/** A stretch of the device in one state. `offset` and `length` are bytes, multiples of BLOCK_SIZE. */
-export interface OverlayRange extends ByteRange {
-  /** data: the overlay has the bytes; zero: it reads as zeroes; clean: it is the base's. */
-  readonly state: 'data' | 'zero' | 'clean';
-}
 
 export class OverlayDevice implements BlockDevice {
   readonly supports = { fua: true, trim: true, multiConn: true } as const;
@@ -70,16 +66,24 @@ export class OverlayDevice implements BlockDevice {
   }
 
   /** The states of a range, in order and without gaps; neighbours may share a state. The range is made of whole blocks. */
-  *changedRanges(range: ByteRange): Generator<OverlayRange> {
+  changedRanges(range: ByteRange): Iterable<OverlayRange> {
     this.#assertInside(range.offset, range.length);
-    assert(range.offset % BLOCK_SIZE === 0 && range.length % BLOCK_SIZE === 0, 'states are kept by whole blocks');
-    const end = (range.offset + range.length) / BLOCK_SIZE;
-    for (let block = range.offset / BLOCK_SIZE; block < end; ) {
-      const { count, value } = this.#store.map.runAt(block, end);
-      const state = value === undefined ? 'clean' : isZeroValue(value) ? 'zero' : 'data';
-      yield { offset: block * BLOCK_SIZE, length: count * BLOCK_SIZE, state };
-      block += count;
-    }
+    return rangesOf(this.#store.map, range);
+  }
+
+  /**
+   * The device as it is after a flush, for as long as it is wanted, while writes go on. What is in it is the state after
+   * all writes that have settled before; it holds the space of what is replaced meanwhile. Rejects with OverlayError, or
+   * UserError for an overlay that is in memory.
+   */
+  async freeze(): Promise<FrozenDevice> {
+    if (this.#store.freeze === undefined) throw new UserError('an overlay in memory cannot be copied');
+    if (this.readOnlyReason === undefined) await this.flush();
+    const read = (frozen: BlockMap, offset: number, target: Uint8Array) => {
+      this.#assertInside(offset, target.length);
+      return this.#during(() => readThrough({ map: frozen, store: this.#store, base: this.#base }, offset, target));
+    };
+    return new FrozenDevice(this.sizeBytes, this.#store.freeze(), read);
   }
 
   read(offset: number, target: Uint8Array): Promise<void> {
@@ -126,20 +130,8 @@ export class OverlayDevice implements BlockDevice {
     return this.#closing;
   }
 
-  async #readParts(offset: number, target: Uint8Array): Promise<void> {
-    const end = offset + target.length;
-    const endBlock = Math.ceil(end / BLOCK_SIZE);
-    const parts: Promise<void>[] = [];
-    for (let at = offset; at < end; ) {
-      const { first, count, value } = this.#store.map.runAt(Math.floor(at / BLOCK_SIZE), endBlock);
-      const until = Math.min(end, (first + count) * BLOCK_SIZE);
-      const part = target.subarray(at - offset, until - offset);
-      if (value === undefined) parts.push(this.#base.read(at, part));
-      else if (isZeroValue(value)) part.fill(0);
-      else parts.push(this.#store.read({ first, value }, at - first * BLOCK_SIZE, part));
-      at = until;
-    }
-    await settleAll(parts);
+  #readParts(offset: number, target: Uint8Array): Promise<void> {
+    return readThrough({ map: this.#store.map, store: this.#store, base: this.#base }, offset, target);
   }
 
   /** Writes `content`, or that many zeroes, at byte `offset`. */
@@ -218,13 +210,5 @@ export class OverlayDevice implements BlockDevice {
   #assertInside(offset: number, length: number): void {
     const inside = Number.isSafeInteger(offset) && offset >= 0 && offset + length <= this.sizeBytes && length >= 0;
     assert(inside, `${length} bytes at ${offset} do not lie inside a device of ${this.sizeBytes} bytes`);
-  }
-}
-
-/** Waits for all, then fails if one failed: the caller's buffer must not be written to after it has been told. */
-async function settleAll(parts: readonly Promise<void>[]): Promise<void> {
-  if (parts.length === 1) return parts[0];
-  for (const result of await Promise.allSettled(parts)) {
-    if (result.status === 'rejected') throw result.reason;
   }
 }

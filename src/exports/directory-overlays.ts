@@ -18,11 +18,11 @@ export class KeptOverlays implements Overlays {
     this.#log = log;
   }
 
-  /** Rejects with UserError (exit 64) if another process has the directory, or it cannot be made. */
-  static async open(directory: string, space: SpaceOptions, log: Log): Promise<KeptOverlays> {
+  /** `option` is how an operator names the directory. Rejects with UserError (exit 64) if another process has it, or it cannot be made. */
+  static async open(directory: string, space: SpaceOptions, log: Log, option = '--overlay'): Promise<KeptOverlays> {
     const existing = await stat(directory).catch(() => undefined); // What is not there is made.
     if (existing !== undefined && !existing.isDirectory()) {
-      throw new UserError(`--overlay ${directory} is a file. Name a directory, or "memory".`);
+      throw new UserError(`${option} ${directory} is a file. Name a directory.`);
     }
     return new KeptOverlays(await DirectoryOverlays.open(directory, { ...space, log }), log);
   }
@@ -48,6 +48,21 @@ export class KeptOverlays implements Overlays {
       );
     }
     return device;
+  }
+
+  /** As DirectoryOverlays.copy. */
+  copy(key: string, newKey: string): Promise<void> {
+    return this.#overlays.copy(key, newKey);
+  }
+
+  /** As DirectoryOverlays.remove. */
+  remove(key: string): Promise<void> {
+    return this.#overlays.remove(key);
+  }
+
+  /** Where the overlay is, or would be. */
+  directoryOf(key: string): string {
+    return this.#overlays.directoryOf(key);
   }
 
   close(): Promise<void> {

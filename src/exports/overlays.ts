@@ -1,6 +1,6 @@
 import type { BlockDevice, ReadableDevice } from '../core/device.ts';
 import type { ByteRange } from '../core/units.ts';
-import type { OverlayRange } from '../device/overlay.ts';
+import type { OverlayRange } from '../device/overlay-map.ts';
 import type { LayoutParameters } from '../ext4/parameters.ts';
 
 /** What an overlay belongs to; one made for something else is refused. */
@@ -17,6 +17,11 @@ export interface OverlayUsage {
   readonly dirtyBytes: number;
 }
 
+/** A device with its overlay as both were at one moment. Closed by whoever asked for it. */
+export interface FrozenOverlay extends ReadableDevice {
+  changedRanges(range: ByteRange): Iterable<OverlayRange>;
+}
+
 /** The overlay of one device. */
 export interface Overlay extends BlockDevice {
   /** Why it takes no writes (it was found damaged); undefined for a sound one. */
@@ -24,6 +29,8 @@ export interface Overlay extends BlockDevice {
   stats(): OverlayUsage;
   /** What was written since the snapshot, in order and without gaps. The range is made of whole blocks. */
   changedRanges(range: ByteRange): Iterable<OverlayRange>;
+  /** Flushes, then holds what there is, while writes go on. Rejects with OverlayError or, for one in memory, UserError. */
+  freeze?(): Promise<FrozenOverlay>;
 }
 
 /** Makes overlays: in memory, or in a directory where they survive. */

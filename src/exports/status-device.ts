@@ -1,7 +1,7 @@
 import type { DeviceExtent, ExportDevice } from '../core/export-device.ts';
 import type { ByteRange } from '../core/units.ts';
 import { BLOCK_SIZE, MiB, roundUp } from '../core/units.ts';
-import type { OverlayRange } from '../device/overlay.ts';
+import type { OverlayRange } from '../device/overlay-map.ts';
 import type { Overlay } from './overlays.ts';
 
 /** A base that knows without reading which of its ranges hold nothing but zeroes. */

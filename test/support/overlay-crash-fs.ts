@@ -125,6 +125,25 @@ export class CrashFileSystem implements OverlayFileSystem {
     this.#name({ from, to, file });
   }
 
+  async removeDirectory(path: string): Promise<void> {
+    await this.#before('name', path);
+    if ((await this.list(path)).length > 0) throw systemError('ENOTEMPTY', path);
+  }
+
+  async link(from: string, to: string): Promise<void> {
+    await this.#before('name', from);
+    const file = this.#names.get(from);
+    if (file === undefined) throw systemError('ENOENT', from);
+    if (this.#names.has(to)) throw systemError('EEXIST', to);
+    this.#name({ from: undefined, to, file });
+  }
+
+  async copy(from: string, to: string): Promise<void> {
+    const content = this.#contents.get(this.#names.get(from) ?? -1);
+    if (content === undefined) throw systemError('ENOENT', from);
+    await (await this.open(to, 'create')).write([content], 0);
+  }
+
   async remove(path: string): Promise<void> {
     await this.#before('name', path);
     const file = this.#names.get(path);
