@@ -7,20 +7,10 @@ import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import type { PlacedSelector } from './composition.ts';
 import { BASE_SUFFIX, describeExport, SHORT_ID_DIGITS, selectorName, shortName } from './export-name.ts';
 import { describeTarget, deviceIdOf, resolveTarget, type Target } from './export-target.ts';
+import { OpenDevices } from './open-devices.ts';
 import type { OpenStore } from './open-store.ts';
 import type { Overlays } from './overlays.ts';
 import { SnapshotDevice } from './snapshot-device.ts';
-
-/** Devices kept open that nobody is attached to: a client that comes back finds its caches warm. */
-const IDLE_DEVICES_MAX = 8;
-
-/** A device that is open or being opened, and how many hold it. */
-interface OpenDevice {
-  readonly device: Promise<SnapshotDevice>;
-  /** The same once it is open. */
-  opened: SnapshotDevice | undefined;
-  holders: number;
-}
 
 export interface SnapshotExportsOptions {
   readonly store: OpenStore;
@@ -40,18 +30,18 @@ export class SnapshotExports implements ExportCatalog {
   readonly #options: SnapshotExportsOptions;
   /** Those that the operator named, in that order; empty if everything is exported. */
   readonly #named: readonly Target[];
-  /** In the order of use: what was taken or given back last comes last. */
-  readonly #open = new Map<string, OpenDevice>();
-  /** Devices being closed: the same one opens again only when that is done, since two must never have one overlay. */
-  readonly #closing = new Map<string, Promise<void>>();
+  readonly #devices: OpenDevices;
   /** Where each device's overlay is kept: the first name decides, whichever opens it the next time. */
   readonly #overlayKeys = new Map<string, string>();
   /** What `latest` and tags turned out to mean: resolved once. */
   readonly #resolved = new Map<string, Target>();
 
   private constructor(options: SnapshotExportsOptions, named: readonly Target[]) {
+    const { overlays, log } = options;
     this.#options = options;
     this.#named = named;
+    // What is in memory only would be lost by closing.
+    this.#devices = new OpenDevices({ mayClose: ({ dirtyBytes }) => !overlays.isVolatile || dirtyBytes === 0, log });
   }
 
   /** Resolves the selectors; rejects with UserError (exit 64) if one matches no snapshot, or several. */
@@ -88,19 +78,15 @@ export class SnapshotExports implements ExportCatalog {
     const target = isBase ? await this.#find(name.slice(0, -BASE_SUFFIX.length)) : exact;
     if (target === undefined) return undefined;
     const deviceId = deviceIdOf(target);
-    const open = this.#hold(deviceId, target);
-    const device = await open.device;
-    let held = true;
+    const hold = this.#devices.hold(deviceId, () => this.#openDevice(deviceId, target));
+    const device = await hold.device;
     return {
       name: isBase ? `${target.name}${BASE_SUFFIX}` : target.name,
       deviceId: isBase ? `${deviceId}${BASE_SUFFIX}` : deviceId,
       description: describeTarget(target, this.#options.overlays.isVolatile && !isBase),
       readOnly: isBase || device.isReadOnly,
       device: isBase ? device.pristine : device.writable,
-      release: () => {
-        if (held) this.#release(deviceId, open);
-        held = false;
-      },
+      release: hold.release,
     };
   }
 
@@ -111,92 +97,19 @@ export class SnapshotExports implements ExportCatalog {
 
   /** Bytes of all open devices that differ from their snapshots. */
   get overlayBytes(): number {
-    let bytes = 0;
-    for (const { opened } of this.#open.values()) bytes += opened?.dirtyBytes ?? 0;
-    return bytes;
+    return this.#devices.dirtyBytes;
   }
 
   /** Flushes and closes every device. Rejects with the first flush that failed, after all are closed. */
-  async close(): Promise<void> {
-    // What could not be opened needs no closing, and whoever asked for it was told.
-    await Promise.allSettled([...this.#open.values()].map(({ device }) => device));
-    for (const [deviceId, { opened }] of [...this.#open]) {
-      if (opened !== undefined) this.#close(deviceId, opened);
-    }
-    const results = await Promise.allSettled(this.#closing.values());
-    const failed = results.find((result) => result.status === 'rejected');
-    if (failed !== undefined) throw failed.reason;
+  close(): Promise<void> {
+    return this.#devices.close();
   }
 
-  #hold(deviceId: string, target: Target): OpenDevice {
-    let open = this.#open.get(deviceId);
-    if (open === undefined) {
-      open = this.#openDevice(deviceId, target);
-    } else {
-      this.#open.delete(deviceId); // Set again below: the map's order is that of use.
-    }
-    this.#open.set(deviceId, open);
-    open.holders++;
-    return open;
-  }
-
-  #openDevice(deviceId: string, { parts, overlayKey: ownKey }: Target): OpenDevice {
+  #openDevice(deviceId: string, { parts, overlayKey: ownKey }: Target): Promise<SnapshotDevice> {
     const { store, layout, overlays, log } = this.#options;
     const overlayKey = this.#overlayKeys.get(deviceId) ?? ownKey;
     this.#overlayKeys.set(deviceId, overlayKey);
-    const closed = this.#closing.get(deviceId) ?? Promise.resolve();
-    const openNow = () => SnapshotDevice.open({ store, parts, layout, overlays, overlayKey, log });
-    // How the closing ended was logged there; the overlay itself knows what it lost, if anything.
-    const open: OpenDevice = { device: closed.then(openNow, openNow), opened: undefined, holders: 0 };
-    open.device.then(
-      (device) => {
-        open.opened = device;
-      },
-      // The next one who asks tries again. By identity: the entry may be another's by now.
-      () => {
-        if (this.#open.get(deviceId) === open) this.#open.delete(deviceId);
-      },
-    );
-    return open;
-  }
-
-  #release(deviceId: string, open: OpenDevice): void {
-    open.holders--;
-    if (this.#open.get(deviceId) !== open) return; // Everything was closed meanwhile.
-    this.#open.delete(deviceId);
-    this.#open.set(deviceId, open);
-    this.#closeIdle();
-  }
-
-  /** Closes the devices that were idle longest. One whose writes live in memory only is kept: closing would lose them. */
-  #closeIdle(): void {
-    const { overlays, log } = this.#options;
-    const idle: [deviceId: string, device: SnapshotDevice][] = [];
-    for (const [deviceId, { holders, opened }] of this.#open) {
-      const wouldLose = overlays.isVolatile && opened !== undefined && opened.dirtyBytes > 0;
-      if (holders === 0 && opened !== undefined && !wouldLose) idle.push([deviceId, opened]);
-    }
-    for (const [deviceId, device] of idle.slice(0, Math.max(0, idle.length - IDLE_DEVICES_MAX))) {
-      this.#close(deviceId, device).catch((error) =>
-        log.error({ err: error }, `An idle device could not be closed: ${(error as Error).message}`),
-      );
-    }
-  }
-
-  /** Takes a device out of the open ones, flushes and closes it. */
-  #close(deviceId: string, device: SnapshotDevice): Promise<void> {
-    this.#open.delete(deviceId);
-    const closing = (async () => {
-      try {
-        await device.writable.flush();
-      } finally {
-        await device.close();
-      }
-    })();
-    this.#closing.set(deviceId, closing);
-    const forget = () => void this.#closing.delete(deviceId);
-    closing.then(forget, forget);
-    return closing;
+    return SnapshotDevice.open({ store, parts, layout, overlays, overlayKey, log });
   }
 
   /** `latest` and every tag, with what they mean while nothing has pinned them. */
