@@ -5,12 +5,14 @@ import { parsePlacedSelector, partsOf } from '../exports/composition.ts';
 import { type DeviceDigest, digestDevice, LEAF_BYTES } from '../exports/device-digest.ts';
 import { OpenStore } from '../exports/open-store.ts';
 import { openSnapshotImage } from '../exports/snapshot-image.ts';
+import { LAYOUT_VERSION } from '../ext4/parameters.ts';
 import type { GlobalArguments } from './arguments.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
 import { chooseStore } from './store.ts';
 
 interface DigestArguments extends GlobalArguments, LayoutArguments {
   readonly snapshots: readonly string[];
+  readonly layoutVersion: number;
   readonly treeOnly: boolean;
   readonly json: boolean;
 }
@@ -38,6 +40,12 @@ function options(yargs: Argv<object>) {
       type: 'boolean',
       default: false,
     })
+    .option('layout-version', {
+      describe: 'Lay the disk out as this version did, as overlays do that were made over it',
+      type: 'number',
+      requiresArg: true,
+      default: LAYOUT_VERSION,
+    })
     .option('json', { describe: 'One JSON object instead of lines', type: 'boolean', default: false });
 }
 
@@ -51,7 +59,8 @@ async function digest(given: DigestArguments): Promise<void> {
     inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
   });
   try {
-    const opened = await openSnapshotImage({ store, parts: partsOf(store.snapshots, selectors, into), layout });
+    const parts = partsOf(store.snapshots, selectors, into);
+    const opened = await openSnapshotImage({ store, parts, layout, layoutVersion: given.layoutVersion });
     try {
       const { image } = opened;
       const onProgress = progressTo(image.sizeBytes);

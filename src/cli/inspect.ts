@@ -1,7 +1,7 @@
 import type { Argv, CommandModule } from 'yargs';
 import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import type { Oddity } from '../core/oddities.ts';
-import { entryName, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
+import { entryPathBytes, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import { formatBytes } from '../core/units.ts';
 import { type Part, partOf } from '../exports/composition.ts';
 import { OpenStore } from '../exports/open-store.ts';
@@ -19,7 +19,7 @@ interface InspectArguments extends GlobalArguments {
   readonly json: boolean;
 }
 
-/** Symlinks that are listed unless all are asked for: as many as fit a screen. */
+/** Symlinks that are listed unless all are asked for: as many as fit a screen. Of what is not as recorded the first is named. */
 const LINKS_LISTED_MAX = 20;
 
 export const inspectCommand: CommandModule<object, InspectArguments> = {
@@ -37,7 +37,11 @@ function options(yargs: Argv<object>) {
       type: 'string',
       demandOption: true,
     })
-    .option('all', { describe: `List every symlink, not ${LINKS_LISTED_MAX}`, type: 'boolean', default: false })
+    .option('all', {
+      describe: `Name every entry that is not shown as recorded, and every symlink, not ${LINKS_LISTED_MAX}`,
+      type: 'boolean',
+      default: false,
+    })
     .option('json', { describe: 'One JSON object instead of text', type: 'boolean', default: false });
 }
 
@@ -50,10 +54,14 @@ async function inspect(given: InspectArguments): Promise<void> {
   });
   try {
     const part = partOf(selectSnapshot(store.snapshots, selector), { selector, at: undefined }, undefined);
-    const { image, oddities, close } = await openSnapshotImage({ store, parts: [part], layout: {} });
+    const { image, oddities, close } = await openSnapshotImage({
+      store,
+      parts: [part],
+      layout: {},
+      everyExample: given.all,
+    });
     try {
-      const listedMax = given.all ? Number.POSITIVE_INFINITY : LINKS_LISTED_MAX;
-      const findings = findAll(image.layout.tree, { part, oddities, deviceBytes: image.sizeBytes, listedMax });
+      const findings = findAll(image.layout.tree, { part, oddities, deviceBytes: image.sizeBytes, all: given.all });
       process.stdout.write(given.json ? `${JSON.stringify(toJson(findings), undefined, 2)}\n` : toText(findings));
     } finally {
       await close();
@@ -74,16 +82,15 @@ interface Findings {
   /** Bytes of all files' contents, each inode's once. */
   readonly fileBytes: number;
   readonly deviceBytes: number;
+  /** Everything is named, not only the first of a kind. */
+  readonly all: boolean;
   readonly oddities: readonly Oddity[];
   readonly linkCount: number;
   /** The first of them, or all. */
   readonly links: readonly LeavingLink[];
 }
 
-function findAll(
-  tree: SnapshotTree,
-  { listedMax, ...known }: Pick<Findings, 'part' | 'oddities' | 'deviceBytes'> & { readonly listedMax: number },
-): Findings {
+function findAll(tree: SnapshotTree, known: Pick<Findings, 'part' | 'oddities' | 'deviceBytes' | 'all'>): Findings {
   const counts = new Float64Array(Object.keys(entryTypes).length);
   let fileBytes = 0;
   for (let entry = 0; entry < tree.length; entry++) {
@@ -95,16 +102,9 @@ function findAll(
   const links: LeavingLink[] = [];
   let linkCount = 0;
   for (const link of findLeavingLinks(tree, toBytePath(Buffer.from(known.part.path)))) {
-    if (linkCount++ < listedMax) links.push(link);
+    if (linkCount++ < LINKS_LISTED_MAX || known.all) links.push(link);
   }
   return { ...known, tree, entries, furtherNames: tree.sameInodeAs.size, fileBytes, linkCount, links };
-}
-
-/** The path below the tree's root, raw bytes. */
-function pathOf(tree: SnapshotTree, entry: number): Uint8Array {
-  const names: Uint8Array[] = [];
-  for (let at = entry; at !== 0; at = tree.parent[at]!) names.unshift(entryName(tree, at));
-  return Buffer.concat(names.length === 0 ? [Buffer.from('/')] : names.flatMap((name) => [Buffer.from('/'), name]));
 }
 
 /** How people call the types, one and many. */
@@ -119,7 +119,7 @@ const typeWords = {
 } as const satisfies Record<keyof typeof entryTypes, readonly [one: string, many: string]>;
 
 function toText(findings: Findings): string {
-  const { part, entries, furtherNames, oddities } = findings;
+  const { part, entries, furtherNames, oddities, all } = findings;
   const { header, path } = part;
   const byType = [...entries].flatMap(([type, count]) =>
     count === 0 ? [] : [`${count} ${typeWords[type][count === 1 ? 0 : 1]}`],
@@ -133,18 +133,20 @@ function toText(findings: Findings): string {
     '',
     ...(oddities.length === 0
       ? ['Everything is shown as recorded.']
-      : ['Not shown as recorded:', ...oddityLines(oddities)]),
+      : ['Not shown as recorded:', ...oddities.flatMap(all ? everyOddity : firstOddity)]),
     '',
     ...linkLines(findings),
     '',
   ].join('\n');
 }
 
-function oddityLines(oddities: readonly Oddity[]): string[] {
-  return oddities.map(({ message, count, example }) => {
-    const first = printable(Buffer.from(example));
-    return `  ${message} (${count === 1 ? first : `${count}, first: ${first}`})`;
-  });
+function firstOddity({ message, count, examples }: Oddity): string[] {
+  const first = printable(examples[0]!);
+  return [`  ${message} (${count === 1 ? first : `${count}, first: ${first}`})`];
+}
+
+function everyOddity({ message, count, examples }: Oddity): string[] {
+  return [`  ${message} (${count})`, ...examples.map((path) => `    ${printable(path)}`)];
 }
 
 function linkLines({ tree, links, linkCount }: Findings): string[] {
@@ -159,13 +161,13 @@ function linkLines({ tree, links, linkCount }: Findings): string[] {
 }
 
 function describeLink(tree: SnapshotTree, { entry, reason, via, inside }: LeavingLink): string {
-  const arrow = `${printable(pathOf(tree, entry))} -> ${printable(tree.linkTarget.get(entry)!)}`;
-  if (reason === 'through') return `${arrow} (through ${printable(pathOf(tree, via))})`;
-  return inside === undefined ? arrow : `${arrow} (the snapshot has it: ${printable(pathOf(tree, inside))})`;
+  const arrow = `${printable(entryPathBytes(tree, entry))} -> ${printable(tree.linkTarget.get(entry)!)}`;
+  if (reason === 'through') return `${arrow} (through ${printable(entryPathBytes(tree, via))})`;
+  return inside === undefined ? arrow : `${arrow} (the snapshot has it: ${printable(entryPathBytes(tree, inside))})`;
 }
 
 function toJson(findings: Findings): object {
-  const { part, tree, entries, furtherNames, fileBytes, deviceBytes, oddities, linkCount, links } = findings;
+  const { part, tree, entries, furtherNames, fileBytes, deviceBytes, oddities, linkCount, links, all } = findings;
   return {
     snapshot: part.header.id,
     timestamp: formatTime(part.header),
@@ -174,14 +176,19 @@ function toJson(findings: Findings): object {
     furtherNames,
     fileBytes,
     deviceBytes,
-    notAsRecorded: oddities.map(({ message, count, example }) => ({ message, count, example })),
+    notAsRecorded: oddities.map(({ message, count, example, examples }) => ({
+      message,
+      count,
+      example,
+      ...(all ? { entries: examples.map((path) => named('path', path)) } : {}),
+    })),
     leavingLinkCount: linkCount,
     leavingLinks: links.map(({ entry, reason, via, inside }) => ({
-      ...named('path', pathOf(tree, entry)),
+      ...named('path', entryPathBytes(tree, entry)),
       ...named('target', tree.linkTarget.get(entry)!),
       reason,
-      ...(reason === 'through' ? named('via', pathOf(tree, via)) : {}),
-      ...(inside === undefined ? {} : named('inside', pathOf(tree, inside))),
+      ...(reason === 'through' ? named('via', entryPathBytes(tree, via)) : {}),
+      ...(inside === undefined ? {} : named('inside', entryPathBytes(tree, inside))),
     })),
   };
 }

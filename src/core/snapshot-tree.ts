@@ -85,7 +85,13 @@ export function entryName(tree: SnapshotTree, entry: number): Uint8Array {
 
 /** The path of an entry below the tree's root, `/`-separated, beginning with `/`; for messages, so not exact for names that are not UTF-8. */
 export function entryPath(tree: SnapshotTree, entry: number): string {
-  const names: string[] = [];
-  for (let at = entry; at !== 0; at = tree.parent[at]!) names.unshift(Buffer.from(entryName(tree, at)).toString());
-  return `/${names.join('/')}`;
+  return Buffer.from(entryPathBytes(tree, entry)).toString();
+}
+
+/** As entryPath, raw bytes. */
+export function entryPathBytes(tree: SnapshotTree, entry: number): Uint8Array {
+  const slash = Buffer.from('/');
+  const names: Uint8Array[] = [];
+  for (let at = entry; at !== 0; at = tree.parent[at]!) names.push(entryName(tree, at), slash);
+  return names.length === 0 ? slash : Buffer.concat(names.reverse());
 }

@@ -5,7 +5,7 @@ import type { Log } from '../core/log.ts';
 import { DirectoryOverlays } from '../device/directory-overlays.ts';
 import type { SpaceOptions } from '../device/space-gate.ts';
 import type { LayoutParameters } from '../ext4/parameters.ts';
-import type { Overlay, OverlayIdentity, Overlays } from './overlays.ts';
+import type { Overlay, OverlayIdentity, Overlays, PinnedIdentity } from './overlays.ts';
 
 /** Overlays that survive the process, each in a sub-directory of one directory that this process holds alone. */
 export class KeptOverlays implements Overlays {
@@ -27,8 +27,11 @@ export class KeptOverlays implements Overlays {
     return new KeptOverlays(await DirectoryOverlays.open(directory, { ...space, log }), log);
   }
 
-  async pinned(key: string): Promise<{ snapshotId: string; path: string } | undefined> {
-    return this.#overlays.identityOf(key);
+  async pinned(key: string): Promise<PinnedIdentity | undefined> {
+    const identity = await this.#overlays.identityOf(key);
+    if (identity === undefined) return undefined;
+    const { snapshotId, path, layout } = identity;
+    return { snapshotId, path, layoutVersion: Number(layout.layoutVersion) };
   }
 
   async keyOf(snapshotId: string, path: string): Promise<string | undefined> {

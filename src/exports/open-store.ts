@@ -10,6 +10,7 @@ import type { KlosetStore } from '../kloset/store.ts';
 import { ChunkCache } from '../source/chunk-cache.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
 import { KlosetSource } from '../source/kloset-source.ts';
+import type { WalkOptions } from '../source/snapshot-walk.ts';
 import { PooledDecoder } from '../workers/pool.ts';
 
 /** Makes the store of file contents. It counts what it reads in `counters`. */
@@ -93,9 +94,9 @@ export class OpenStore {
   }
 
   /** Opens a snapshot, or the directory `path` of it. */
-  openSource(header: SnapshotHeader, path: string): Promise<KlosetSource> {
+  openSource(header: SnapshotHeader, path: string, options: WalkOptions = {}): Promise<KlosetSource> {
     const parts = { repository: this.repository, header, metadataChunks: this.#metadataChunks };
-    return KlosetSource.open({ ...parts, contentChunks: this.#contentChunks }, path);
+    return KlosetSource.open({ ...parts, contentChunks: this.#contentChunks }, path, options);
   }
 
   close(): Promise<void> {

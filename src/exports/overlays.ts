@@ -11,6 +11,14 @@ export interface OverlayIdentity {
   readonly layout: LayoutParameters;
 }
 
+/** What an existing overlay says before it is opened. */
+export interface PinnedIdentity {
+  readonly snapshotId: string;
+  readonly path: string;
+  /** Which version of the layout it was made over. */
+  readonly layoutVersion: number;
+}
+
 /** Space that overlays take. */
 export interface OverlayUsage {
   /** Bytes of the device that differ from the snapshot. */
@@ -37,8 +45,8 @@ export interface Overlay extends BlockDevice {
 export interface Overlays {
   /** Volatile overlays die with the process. */
   readonly isVolatile: boolean;
-  /** The snapshot that the existing overlay `key` was made for, or undefined if there is none. */
-  pinned(key: string): Promise<{ snapshotId: string; path: string } | undefined>;
+  /** What the existing overlay `key` was made for, or undefined if there is none. */
+  pinned(key: string): Promise<PinnedIdentity | undefined>;
   /** The key of an existing overlay of that snapshot and path, or undefined. */
   keyOf(snapshotId: string, path: string): Promise<string | undefined>;
   /** Opens or creates; rejects with UserError if the existing one was made with another identity. */

@@ -1,8 +1,9 @@
 import type { BlockDevice } from '../core/device.ts';
+import { UnsupportedError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
 import { ReadOnlyDevice } from '../device/read-only-device.ts';
-import type { LayoutRequest } from '../ext4/parameters.ts';
+import { isLayoutVersion, LAYOUT_VERSION, type LayoutRequest } from '../ext4/parameters.ts';
 import type { Part } from './composition.ts';
 import type { OpenStore } from './open-store.ts';
 import type { Overlay, Overlays } from './overlays.ts';
@@ -42,9 +43,10 @@ export class SnapshotDevice {
   static async open(options: SnapshotDeviceOptions): Promise<SnapshotDevice> {
     const { store, parts, log } = options;
     const startedMs = performance.now();
-    const opened = await openSnapshotImage({ store, parts, layout: options.layout });
-    const { image, identity, oddities } = opened;
     const label = parts.map(labelOf).join(', ');
+    const layoutVersion = await versionOf(options, label);
+    const opened = await openSnapshotImage({ store, parts, layout: options.layout, layoutVersion });
+    const { image, identity, oddities } = opened;
     for (const { message, count, example } of oddities) {
       log.warn(
         { snapshot: identity.snapshotId, count, example },
@@ -95,6 +97,27 @@ export class SnapshotDevice {
   close(): Promise<void> {
     return this.#close();
   }
+}
+
+/** The layout version of the existing overlay; undefined for a new one, which gets the newest. */
+async function versionOf(
+  { overlays, overlayKey, log }: SnapshotDeviceOptions,
+  label: string,
+): Promise<number | undefined> {
+  const pinned = await overlays.pinned(overlayKey);
+  if (pinned === undefined || pinned.layoutVersion === LAYOUT_VERSION) return undefined;
+  const { layoutVersion } = pinned;
+  if (!isLayoutVersion(layoutVersion)) {
+    throw new UnsupportedError(
+      `The overlay "${overlayKey}" was made over layout version ${layoutVersion}, this kloset-nbd makes versions up to ` +
+        `${LAYOUT_VERSION}: serve it with a newer one, or name another overlay directory.`,
+    );
+  }
+  log.info(
+    { overlay: overlayKey, layoutVersion },
+    `Snapshot ${label} is laid out as version ${layoutVersion} does, which its overlay was made over`,
+  );
+  return layoutVersion;
 }
 
 /** A part as messages name it: `8e457cf5`, `8e457cf5:/base`, `8e457cf5:/base=monday`. */

@@ -14,6 +14,10 @@ export interface SnapshotImageOptions {
   /** One whose root is the disk's, or any number with places of their own. */
   readonly parts: readonly Part[];
   readonly layout: LayoutRequest;
+  /** The version an overlay was made with. Default: the newest. */
+  readonly layoutVersion?: number | undefined;
+  /** What cannot be shown as recorded is named entry by entry, not only counted with the first as an example. */
+  readonly everyExample?: boolean;
 }
 
 /** Snapshots laid out as a disk, as they are. */
@@ -27,14 +31,16 @@ export interface SnapshotImage {
 
 /**
  * Reads the snapshots' trees and plans the disk; nothing of their contents is read. Rejects with UserError (a directory
- * that is not there, a place that cannot be, a layout that cannot be met), CorruptStoreError or StoreUnavailableError.
+ * that is not there, a place that cannot be, a layout that cannot be met), UnsupportedError (a layout version that this
+ * release does not make), CorruptStoreError or StoreUnavailableError.
  */
-export async function openSnapshotImage({ store, parts, layout }: SnapshotImageOptions): Promise<SnapshotImage> {
+export async function openSnapshotImage(options: SnapshotImageOptions): Promise<SnapshotImage> {
+  const { store, parts, layout, layoutVersion, everyExample } = options;
   const closers = new Closers();
   try {
     const sources: KlosetSource[] = [];
     for (const { header, path } of parts) {
-      const source = await store.openSource(header, path);
+      const source = await store.openSource(header, path, { everyExample });
       closers.add(() => source.close());
       sources.push(source);
     }
@@ -42,7 +48,7 @@ export async function openSnapshotImage({ store, parts, layout }: SnapshotImageO
     const { tree, content } = compose(parts, sources);
     // What is made of several is as old as the newest of them.
     const createdSeconds = Math.max(...sources.map((source) => source.createdSeconds));
-    const planned = planLayout(tree, layout, { ...identity, createdSeconds });
+    const planned = planLayout(tree, layout, { ...identity, createdSeconds }, { layoutVersion, everyExample });
     const image = new Ext4Image(planned, content);
     closers.add(() => image.close());
     const oddities = [...sources.flatMap((source) => source.oddities), ...planned.warnings];

@@ -22,6 +22,7 @@ import {
   INODE_SIZE,
   NAME_BYTES_MAX,
 } from './format.ts';
+import { PERMISSION_BITS } from './parameters.ts';
 import type { WarningKind } from './warnings.ts';
 
 /** An attribute as ext4 stores it: a number for its namespace, the rest of the name, the converted value. */
@@ -41,14 +42,18 @@ export interface AttributePlan {
 
 export const noAttributes: AttributePlan = { body: [], block: [], outside: [] };
 
-/** Deterministic, so a plan is made again whenever it is needed instead of being kept. */
+/**
+ * Deterministic, so a plan is made again whenever it is needed instead of being kept. `modeMask`: permission bits that
+ * stay in an access control list.
+ */
 export function planAttributes(
   attributes: readonly ExtendedAttribute[],
+  modeMask: number,
   leaveOut: (kind: WarningKind) => void,
 ): AttributePlan {
   const stored: StoredAttribute[] = [];
   for (const attribute of attributes) {
-    const made = storedForm(attribute);
+    const made = storedForm(attribute, modeMask);
     if (typeof made === 'string') leaveOut(made);
     else stored.push(made);
   }
@@ -70,6 +75,11 @@ export function planAttributes(
     }
   });
   return { body, block, outside: moveOutside(block, leaveOut) };
+}
+
+/** Whether any of a plan's attributes is in the namespace that Linux keeps for files and directories. */
+export function hasUserAttribute({ body, block }: AttributePlan): boolean {
+  return [...body, ...block].some(({ index }) => index === attributeIndexes.user);
 }
 
 /** Shortens `block` to what fits: the largest values move out; names that do not fit even so are left out. */
@@ -103,11 +113,12 @@ const acls = new Map<string, number>([
 ]);
 const nothing = new Uint8Array(0);
 
-function storedForm({ name, value }: ExtendedAttribute): StoredAttribute | WarningKind {
+function storedForm({ name, value }: ExtendedAttribute, modeMask: number): StoredAttribute | WarningKind {
   const text = Buffer.from(name.buffer, name.byteOffset, name.byteLength).toString('latin1');
   const aclIndex = acls.get(text);
   if (aclIndex !== undefined) {
-    const acl = storedAcl(value);
+    // A default list says what new files get, not what this entry allows.
+    const acl = storedAcl(value, aclIndex === attributeIndexes.aclAccess ? modeMask : PERMISSION_BITS);
     if (acl === undefined) return 'acl-invalid';
     return acl.length > ATTRIBUTE_VALUE_BYTES_MAX
       ? 'attribute-value-too-long'

@@ -87,19 +87,6 @@ export function solveGeometry(demand: Demand, wish: SizeWish): Geometry {
   return wish.sizeBytes === undefined ? solveForFreeSpace(demand, wish) : solveForSize(demand, wish, wish.sizeBytes);
 }
 
-/** The geometry recorded earlier. Throws UserError if the tree does not fit it. */
-export function pinnedGeometry(
-  demand: Demand,
-  pinned: { deviceBlocks: number; totalBlocks: number; inodesPerGroup: number },
-): Geometry {
-  const groupCount = Math.ceil(pinned.totalBlocks / BLOCKS_PER_GROUP);
-  const placement = place(demand, groupCount, pinned.inodesPerGroup);
-  if (placement.usedBlocks > pinned.totalBlocks || demand.lastInode > groupCount * pinned.inodesPerGroup) {
-    throw new UserError('the recorded layout has no room for this tree: it was made for another one');
-  }
-  return { ...placement, deviceBlocks: pinned.deviceBlocks, totalBlocks: pinned.totalBlocks };
-}
-
 function solveForFreeSpace(demand: Demand, { free, spareInodes }: SizeWish): Geometry {
   const wanted = demand.lastInode + (spareInodes ?? spareInodesDefault(demand.lastInode));
   const required = spareInodes === undefined ? demand.lastInode : wanted;

@@ -21,7 +21,7 @@ import {
 import type { Geometry } from './geometry.ts';
 import type { InodeNumbers } from './inode-numbers.ts';
 import { type NameTable, nameTable } from './names.ts';
-import { hexBytes, type LayoutParameters } from './parameters.ts';
+import { hexBytes, type LayoutParameters, MASKED_ACLS_VERSION, PERMISSION_BITS } from './parameters.ts';
 import type { LayoutWarning } from './warnings.ts';
 
 /** mke2fs gives lost+found 16 KiB, so that e2fsck can fill it without allocating. */
@@ -162,7 +162,9 @@ export class Layout {
 
   attributesOf(entry: number): AttributePlan {
     const attributes = this.tree.attributes.get(entry);
-    return attributes === undefined ? noAttributes : planAttributes(attributes, () => {});
+    if (attributes === undefined) return noAttributes;
+    const { modeMask, layoutVersion } = this.parameters;
+    return planAttributes(attributes, layoutVersion < MASKED_ACLS_VERSION ? PERMISSION_BITS : modeMask, () => {});
   }
 
   /** Where an entry's metadata lies: [extent tree, directory] or [symlink], then [attribute block]. */

@@ -1,11 +1,19 @@
 /** What an operator can ask of a layout, and everything that shapes its bytes besides the tree itself. */
 import { createHash } from 'node:crypto';
-import { UserError } from '../core/errors.ts';
+import { UnsupportedError, UserError } from '../core/errors.ts';
 import { BLOCK_SIZE, GiB } from '../core/units.ts';
 import { BLOCKS_PER_GROUP, LABEL_BYTES_MAX, OWNER_ID_MAX } from './format.ts';
 
-/** Raised whenever the same tree and request give other bytes than before. */
-export const LAYOUT_VERSION = 1;
+/**
+ * Raised whenever the same tree and request give other bytes than before; what is older can still be planned, since
+ * overlays go on with the version they were made with.
+ *
+ * 1: the first. 2: the mode mask applies to access control lists, too.
+ */
+export const LAYOUT_VERSION = 2;
+const LAYOUT_VERSION_FIRST = 1;
+/** From this version on the mode mask takes its bits away from access control lists. */
+export const MASKED_ACLS_VERSION = 2;
 /** 64 MiB: a database start uses 50 to 110 blocks, and an overlay never holds more than the journal is long. */
 export const JOURNAL_BLOCKS_DEFAULT = 16_384;
 /** JBD2_MIN_JOURNAL_BLOCKS. */
@@ -16,7 +24,8 @@ export const FREE_PERCENT_DEFAULT = 25;
 export const FREE_BYTES_DEFAULT_MIN = 1 * GiB;
 export const SPARE_INODES_DEFAULT_MIN = 65_536;
 export const SPARE_INODES_DEFAULT_RATIO = 0.12;
-const PERMISSION_BITS = 0o7777;
+/** Set-uid, set-gid, sticky, and rwx for owner, group and others. */
+export const PERMISSION_BITS = 0o7777;
 
 /** Free space: a share of what is used, in percent, or bytes. */
 export type FreeSpace = { readonly percent: number } | { readonly bytes: number };
@@ -78,8 +87,22 @@ export interface LayoutParameters extends LayoutChoices {
   readonly uuid: string;
 }
 
-/** Checks a request and fills in all that can be known without the tree. Throws UserError. */
-export function resolveChoices(request: LayoutRequest, identity: SnapshotIdentity): LayoutChoices {
+/** Whether this release makes layouts of that version. */
+export function isLayoutVersion(version: number): boolean {
+  return Number.isInteger(version) && version >= LAYOUT_VERSION_FIRST && version <= LAYOUT_VERSION;
+}
+
+/** Checks a request and fills in all that can be known without the tree. Throws UserError, UnsupportedError for an unknown version. */
+export function resolveChoices(
+  request: LayoutRequest,
+  identity: SnapshotIdentity,
+  layoutVersion: number,
+): LayoutChoices {
+  if (!isLayoutVersion(layoutVersion)) {
+    throw new UnsupportedError(
+      `layout version ${layoutVersion} is not one that this kloset-nbd makes (${LAYOUT_VERSION_FIRST} to ${LAYOUT_VERSION})`,
+    );
+  }
   const owner = request.owner ?? null;
   if (owner !== null) {
     checkInteger('owner', owner.uid, 0, OWNER_ID_MAX);
@@ -93,7 +116,7 @@ export function resolveChoices(request: LayoutRequest, identity: SnapshotIdentit
   if (request.free !== undefined) checkFree(request.free);
   if (request.spareInodes !== undefined) checkInteger('number of spare inodes', request.spareInodes, 0, 2 ** 32 - 1);
   return {
-    layoutVersion: LAYOUT_VERSION,
+    layoutVersion,
     snapshotId: identity.snapshotId,
     path: identity.path ?? '/',
     createdSeconds: Math.max(0, Math.floor(identity.createdSeconds)),

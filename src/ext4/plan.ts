@@ -2,16 +2,15 @@
  * From a tree to a layout: a few passes over the columns, no object an entry. Per entry it keeps 12 bytes (two prefix
  * sums); everything else is recomputed from the tree when a block is read.
  */
-import { UserError } from '../core/errors.ts';
 import { entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import { BLOCK_SIZE } from '../core/units.ts';
-import { planAttributes } from './attributes.ts';
+import { hasUserAttribute, planAttributes } from './attributes.ts';
 import type { DenseMap } from './dense-map.ts';
 import { DirectoryCounter } from './directory-counter.ts';
 import { directoryBlocks, indexedShape } from './directory-shape.ts';
 import { TREELESS_BLOCKS_MAX, treeBlocksAt } from './extents.ts';
 import { FILE_BYTES_MAX } from './format.ts';
-import { type Demand, type Geometry, pinnedGeometry, solveGeometry } from './geometry.ts';
+import { type Demand, type Geometry, solveGeometry } from './geometry.ts';
 import { InodeNumbers } from './inode-numbers.ts';
 import {
   isIdShowable,
@@ -28,33 +27,35 @@ import { findLostFound, lostFoundName, recordBytes, repairNames } from './names.
 import {
   LAYOUT_VERSION,
   type LayoutChoices,
-  type LayoutParameters,
   type LayoutRequest,
+  PERMISSION_BITS,
   resolveChoices,
   resolveUuid,
   type SnapshotIdentity,
 } from './parameters.ts';
 import { WarningCollector } from './warnings.ts';
 
-/** Plans the filesystem for a tree. Throws UserError for a request that cannot be met. */
-export function planLayout(tree: SnapshotTree, request: LayoutRequest, identity: SnapshotIdentity): Layout {
-  const choices = resolveChoices(request, identity);
-  const survey = surveyTree(tree);
-  const demand = demandOf(tree, survey, choices);
-  return assemble(tree, survey, choices, solveGeometry(demand, request), request.uuid);
+export interface PlanOptions {
+  /** The version an overlay was made with. Default: the newest. */
+  readonly layoutVersion?: number | undefined;
+  /** Warnings name every entry concerned, not only the first. */
+  readonly everyExample?: boolean | undefined;
 }
 
-/** Plans again what was planned before, from the recorded parameters: the same bytes for the same tree. */
-export function reopenLayout(tree: SnapshotTree, parameters: LayoutParameters): Layout {
-  if (parameters.layoutVersion !== LAYOUT_VERSION) {
-    throw new UserError(
-      `the recorded layout has version ${parameters.layoutVersion}, this program makes version ${LAYOUT_VERSION}`,
-    );
-  }
-  const { deviceBlocks, totalBlocks, inodesPerGroup, uuid, ...choices } = parameters;
-  const survey = surveyTree(tree);
+/**
+ * Plans the filesystem for a tree. Throws UserError for a request that cannot be met, UnsupportedError for a layout
+ * version that this release does not make.
+ */
+export function planLayout(
+  tree: SnapshotTree,
+  request: LayoutRequest,
+  identity: SnapshotIdentity,
+  { layoutVersion = LAYOUT_VERSION, everyExample = false }: PlanOptions = {},
+): Layout {
+  const choices = resolveChoices(request, identity, layoutVersion);
+  const survey = surveyTree(tree, new WarningCollector({ everyExample }));
   const demand = demandOf(tree, survey, choices);
-  return assemble(tree, survey, choices, pinnedGeometry(demand, parameters), uuid);
+  return assemble(tree, survey, choices, solveGeometry(demand, request), request.uuid);
 }
 
 /** All that is known of a tree before it has a place. */
@@ -73,8 +74,7 @@ interface Survey {
   readonly warnings: WarningCollector;
 }
 
-function surveyTree(tree: SnapshotTree): Survey {
-  const warnings = new WarningCollector();
+function surveyTree(tree: SnapshotTree, warnings: WarningCollector): Survey {
   const lostFound = findLostFound(tree);
   const addLostFound = lostFound === -1 || tree.type[lostFound] !== entryTypes.directory;
   const renamed = repairNames(tree, warnings);
@@ -125,7 +125,11 @@ function countAttributes(
   const long: { entry: number; length: number }[] = [];
   for (const [entry, attributes] of tree.attributes) {
     if (numbers.isExtraName(entry)) continue;
-    const plan = planAttributes(attributes, (kind) => warnings.add(kind, entry));
+    // Which permission bits an access control list keeps changes no length.
+    const plan = planAttributes(attributes, PERMISSION_BITS, (kind) => warnings.add(kind, entry));
+    if (tree.type[entry] !== entryTypes.file && tree.type[entry] !== entryTypes.directory && hasUserAttribute(plan)) {
+      warnings.add('attribute-unreadable', entry);
+    }
     if (plan.block.length > 0) counts[entry + 1]!++;
     for (const { value } of plan.outside) long.push({ entry, length: value.length });
   }

@@ -1,5 +1,6 @@
 /** What a tree holds that ext4, or this layout, cannot show as it is: counted by kind, never dropped in silence. */
-import { entryPath, type SnapshotTree } from '../core/snapshot-tree.ts';
+import { type Oddity, oddityOf } from '../core/oddities.ts';
+import { entryPathBytes, type SnapshotTree } from '../core/snapshot-tree.ts';
 
 const messages = {
   'device-number-unknown': 'device nodes are shown with number 0:0: snapshots do not record device numbers',
@@ -14,6 +15,8 @@ const messages = {
   'lost-found-renamed': 'the root holds a `lost+found` that is no directory: it is shown under another name',
   'attribute-namespace-unknown': 'attributes outside user, trusted, security and the POSIX ACLs are left out',
   'attribute-name-invalid': 'attributes with an empty or too long name, or a second one of the same name, are left out',
+  'attribute-unreadable':
+    'user attributes of symlinks, fifos, sockets and devices are there, but Linux lets nobody read them',
   'attribute-value-too-long': 'attribute values over 64 KiB are left out: Linux cannot read them',
   'attribute-names-too-many': 'attributes whose names alone exceed one block are left out',
   'acl-invalid': 'access control lists that do not parse are left out',
@@ -21,36 +24,37 @@ const messages = {
 
 export type WarningKind = keyof typeof messages;
 
-export interface LayoutWarning {
+export interface LayoutWarning extends Oddity {
   readonly kind: WarningKind;
-  /** One line for people, without count and example. */
-  readonly message: string;
-  /** Entries (or attributes) concerned. */
-  readonly count: number;
-  /** Path of the first of them in the tree's order. */
-  readonly example: string;
 }
 
-/** Gathers warnings; keeps a number and one entry a kind, however many come. */
+/** Gathers warnings: of each kind a number and the first entry, or if asked for every entry, however many come. */
 export class WarningCollector {
-  readonly #seen = new Map<WarningKind, { count: number; entry: number }>();
+  readonly #everyExample: boolean;
+  readonly #seen = new Map<WarningKind, { count: number; entries: number[] }>();
+
+  constructor({ everyExample }: { everyExample: boolean }) {
+    this.#everyExample = everyExample;
+  }
 
   add(kind: WarningKind, entry: number): void {
     const seen = this.#seen.get(kind);
     if (seen === undefined) {
-      this.#seen.set(kind, { count: 1, entry });
-    } else {
-      seen.count++;
-      if (entry < seen.entry) seen.entry = entry;
+      this.#seen.set(kind, { count: 1, entries: [entry] });
+      return;
     }
+    seen.count++;
+    if (this.#everyExample) seen.entries.push(entry);
+    else if (entry < seen.entries[0]!) seen.entries[0] = entry;
   }
 
-  /** In the order of the table above, so that two runs print the same. */
+  /** In the order of the table above, examples in the tree's order, so that two runs print the same. */
   list(tree: SnapshotTree): LayoutWarning[] {
     return (Object.keys(messages) as WarningKind[]).flatMap((kind) => {
       const seen = this.#seen.get(kind);
       if (seen === undefined) return [];
-      return [{ kind, message: messages[kind], count: seen.count, example: entryPath(tree, seen.entry) }];
+      const examples = seen.entries.sort((a, b) => a - b).map((entry) => entryPathBytes(tree, entry));
+      return [{ kind, ...oddityOf(messages[kind], seen.count, examples) }];
     });
   }
 }

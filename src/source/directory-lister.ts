@@ -38,6 +38,8 @@ function nameOf(path: BytePath): BytePath {
 export interface DirectoryLister {
   /** The entries of a directory, or undefined if the snapshot has no list of it. */
   list(directory: BytePath): Promise<VfsEntry[] | undefined>;
+  /** Directories whose entries the snapshot has, and that were never asked for. */
+  unlisted(): Iterable<BytePath>;
 }
 
 /** What listers read with. */
@@ -82,9 +84,10 @@ async function onlyKey(index: BTree, directory: BytePath): Promise<Map<BytePath,
 
 class DirpackLister implements DirectoryLister {
   readonly #parts: ListerParts;
-  readonly #objects: ReadonlyMap<BytePath, Uint8Array>;
+  /** Directories not yet asked for. */
+  readonly #objects: Map<BytePath, Uint8Array>;
 
-  constructor(parts: ListerParts, objects: ReadonlyMap<BytePath, Uint8Array>) {
+  constructor(parts: ListerParts, objects: Map<BytePath, Uint8Array>) {
     this.#parts = parts;
     this.#objects = objects;
   }
@@ -104,6 +107,7 @@ class DirpackLister implements DirectoryLister {
   async list(directory: BytePath): Promise<VfsEntry[] | undefined> {
     const object = this.#objects.get(directory);
     if (object === undefined) return undefined;
+    this.#objects.delete(directory);
     const { repository, chunks, header } = this.#parts;
     const path = fromBytePath(directory);
     const file = { snapshotId: header.id, path, bytesMax: WHOLE_CONTENT_BYTES_MAX };
@@ -116,13 +120,18 @@ class DirpackLister implements DirectoryLister {
       throw namePath(error, file);
     }
   }
+
+  unlisted(): Iterable<BytePath> {
+    return this.#objects.keys();
+  }
 }
 
 /** Lists from the tree path -> vfs-entry, for snapshots without a dirpack index. */
 class FileTreeLister implements DirectoryLister {
-  readonly #directories: ReadonlyMap<BytePath, VfsEntry[]>;
+  /** Directories not yet asked for. */
+  readonly #directories: Map<BytePath, VfsEntry[]>;
 
-  private constructor(directories: ReadonlyMap<BytePath, VfsEntry[]>) {
+  private constructor(directories: Map<BytePath, VfsEntry[]>) {
     this.#directories = directories;
   }
 
@@ -137,7 +146,7 @@ class FileTreeLister implements DirectoryLister {
       if (repository.storedLength({ type: resourceTypes.vfsEntry, mac: value }) === undefined) {
         // The writer is known to forget some (10.3), and here there is no dirpack to have it from.
         oddities.add('entries whose record is not in the store are left out, with all below them', () =>
-          fromBytePath(path).toString(),
+          fromBytePath(path),
         );
         continue;
       }
@@ -153,9 +162,15 @@ class FileTreeLister implements DirectoryLister {
     return new FileTreeLister(directories);
   }
 
-  async list(directory: BytePath): Promise<VfsEntry[] | undefined> {
-    const entries = this.#directories.get(directory);
-    return entries && sortByName(entries);
+  async list(directory: BytePath): Promise<VfsEntry[]> {
+    // Of an empty directory the tree knows nothing.
+    const entries = this.#directories.get(directory) ?? [];
+    this.#directories.delete(directory);
+    return sortByName(entries);
+  }
+
+  unlisted(): Iterable<BytePath> {
+    return this.#directories.keys();
   }
 }
 

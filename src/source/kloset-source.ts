@@ -6,7 +6,7 @@ import type { Repository } from '../kloset/repository.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { type BytePath, fromBytePath, joinPath, toBytePath } from './directory-lister.ts';
 import { FileReader } from './file-reader.ts';
-import { walkSnapshot } from './snapshot-walk.ts';
+import { type WalkOptions, walkSnapshot } from './snapshot-walk.ts';
 
 /** Where the parts of an opened snapshot come from; all stay the caller's. */
 export interface KlosetSourceParts {
@@ -52,10 +52,10 @@ export class KlosetSource implements SnapshotSource {
    * Walks the directory `path` of a snapshot (undefined: all of it; relative to the directory that was backed up unless
    * it begins with `/`). Rejects with UserError (exit 64) if there is no such directory, or as the reader does.
    */
-  static async open(parts: KlosetSourceParts, path?: string): Promise<KlosetSource> {
+  static async open(parts: KlosetSourceParts, path?: string, options: WalkOptions = {}): Promise<KlosetSource> {
     const root = resolveRoot(parts.header, path);
     const { repository, header, metadataChunks } = parts;
-    const walked = await walkSnapshot({ repository, header, chunks: metadataChunks }, root);
+    const walked = await walkSnapshot({ repository, header, chunks: metadataChunks }, root, options);
     return new KlosetSource(parts, root, walked);
   }
 

@@ -41,9 +41,18 @@ export interface WalkedSnapshot {
   readonly oddities: readonly Oddity[];
 }
 
+export interface WalkOptions {
+  /** Oddities name every entry concerned, not only the first. */
+  readonly everyExample?: boolean | undefined;
+}
+
 /** Walks everything at and below `root`. Rejects with UserError (exit 64) if `root` is no directory of the snapshot. */
-export async function walkSnapshot(parts: ListerParts, root: BytePath): Promise<WalkedSnapshot> {
-  const walk = new Walk(parts, root);
+export async function walkSnapshot(
+  parts: ListerParts,
+  root: BytePath,
+  options: WalkOptions = {},
+): Promise<WalkedSnapshot> {
+  const walk = new Walk(parts, root, options);
   await walk.run();
   return walk.finish();
 }
@@ -53,7 +62,7 @@ class Walk {
   readonly #root: BytePath;
   readonly #isTar: boolean;
   readonly #builder = new TreeBuilder();
-  readonly #oddities = new Oddities();
+  readonly #oddities: Oddities;
   #objects = new Uint8Array(64 * MAC_BYTES);
   /** Identity of a source inode -> the first entry that names it. */
   readonly #inodes = new Map<string, number>();
@@ -63,8 +72,9 @@ class Walk {
   /** Tar hard links: entry -> path of the member that it links to. */
   readonly #tarLinks: { readonly entry: number; readonly path: BytePath; readonly target: BytePath }[] = [];
 
-  constructor(parts: ListerParts, root: BytePath) {
+  constructor(parts: ListerParts, root: BytePath, options: WalkOptions) {
     this.#parts = parts;
+    this.#oddities = new Oddities(options);
     this.#root = root;
     this.#isTar = TAR_IMPORTERS.includes(parts.header.importer.type);
   }
@@ -75,6 +85,11 @@ class Walk {
       const lister = await openLister(this.#parts, this.#root, this.#oddities);
       let level: Directory[] = [{ entry: 0, path: this.#root }];
       while (level.length > 0) level = await this.#walkLevel(lister, level);
+      for (const path of lister.unlisted()) {
+        this.#oddities.add('directories that no other one lists are left out, with all in them', () =>
+          fromBytePath(path),
+        );
+      }
       await this.#resolveTarLinks();
       await this.#readAttributes();
       this.#correctRoot();
@@ -120,7 +135,7 @@ class Walk {
         const entries = lists[i];
         if (entries === undefined)
           this.#oddities.add('directories whose list of entries is not in the snapshot are shown empty', () =>
-            utf8(directory.path),
+            fromBytePath(directory.path),
           );
         for (const entry of entries ?? []) this.#appendChild(directory, entry, next);
       }
@@ -132,11 +147,11 @@ class Walk {
     const name = toBytePath(entry.name);
     const path = joinPath(directory.path, name);
     if (name === '' || name === '.' || name === '..' || /[/\0]/.test(name)) {
-      this.#oddities.add('entries with an impossible name are left out', () => utf8(path));
+      this.#oddities.add('entries with an impossible name are left out', () => fromBytePath(path));
       return;
     }
     if (!isKnown(entry)) {
-      this.#oddities.add('entries of a kind that Linux does not have are left out', () => utf8(path));
+      this.#oddities.add('entries of a kind that Linux does not have are left out', () => fromBytePath(path));
       return;
     }
     const index = this.#append(directory.entry, entry.name, path, entry);
@@ -144,7 +159,9 @@ class Walk {
     // Lists are sorted by name. Both of two directories with one path would show its children, and theirs again both:
     // a few such levels make more entries than there is memory.
     if (directories.at(-1)?.path === path) {
-      this.#oddities.add('directories whose name occurs twice are shown empty the second time', () => utf8(path));
+      this.#oddities.add('directories whose name occurs twice are shown empty the second time', () =>
+        fromBytePath(path),
+      );
       return;
     }
     directories.push({ entry: index, path });
@@ -286,7 +303,9 @@ class Walk {
       const attributes = [...(byInode.get(this.#inodeOf(entry))?.values() ?? [])];
       // The writer is known to lose values (11.4).
       if (attributes.length < names)
-        this.#oddities.add('extended attributes whose value is not in the snapshot are left out', () => utf8(path));
+        this.#oddities.add('extended attributes whose value is not in the snapshot are left out', () =>
+          fromBytePath(path),
+        );
       if (attributes.length === 0) continue;
       this.#builder.attributes.set(
         entry,
@@ -313,7 +332,7 @@ class Walk {
     this.#builder.setFields(0, { ...this.#builder.fieldsOf(0), ...correction });
     this.#oddities.add(
       "the root is a PostgreSQL data directory with another owner or mode: it gets PG_VERSION's owner, group and time, and mode 0700",
-      () => utf8(this.#root),
+      () => fromBytePath(this.#root),
     );
   }
 
@@ -370,8 +389,4 @@ function memberPath(target: Uint8Array): BytePath {
     else if (part !== '' && part !== '.') parts.push(part);
   }
   return `/${parts.join('/')}`;
-}
-
-function utf8(path: BytePath): string {
-  return fromBytePath(path).toString();
 }

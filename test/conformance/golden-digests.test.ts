@@ -1,7 +1,8 @@
 /**
  * The same snapshot and options give the same disk in every release, or LAYOUT_VERSION is raised: overlays rely on it.
- * fixtures/digests.json has the digests of all fixture stores' disks. To make it anew, after LAYOUT_VERSION was raised or
- * a fixture was added:
+ * Old overlays go on with their own version, so each version's digests stay.
+ * fixtures/digests.json has the digests of all fixture stores' disks. To make the newest version's anew, after
+ * LAYOUT_VERSION was raised or a fixture was added:
  *
  *   KLOSET_NBD_WRITE_DIGESTS=1 npx vitest run --config test/vitest.config.ts test/conformance/golden-digests.test.ts
  */
@@ -27,9 +28,14 @@ interface GoldenDisk {
   readonly sha256: string;
   readonly treeRoot: string;
 }
-interface Golden {
+/** All disks as one version of the layout makes them. */
+interface GoldenVersion {
   readonly layoutVersion: number;
   readonly disks: readonly GoldenDisk[];
+}
+interface Golden {
+  /** Ascending. */
+  readonly versions: readonly GoldenVersion[];
 }
 type Disk = Omit<GoldenDisk, 'sha256' | 'treeRoot'>;
 
@@ -60,9 +66,13 @@ async function openFixture(name: string): Promise<OpenStore> {
   });
 }
 
-async function digestOf(store: OpenStore, disk: Disk, { treeOnly }: { treeOnly: boolean }): Promise<DeviceDigest> {
+async function digestOf(
+  store: OpenStore,
+  disk: Disk,
+  { treeOnly, layoutVersion }: { treeOnly: boolean; layoutVersion: number },
+): Promise<DeviceDigest> {
   const parts = partsOf(store.snapshots, disk.snapshots.map(parsePlacedSelector), disk.into);
-  const { image, close } = await openSnapshotImage({ store, parts, layout: disk.layout ?? {} });
+  const { image, close } = await openSnapshotImage({ store, parts, layout: disk.layout ?? {}, layoutVersion });
   try {
     return await digestDevice(image, { treeOnly });
   } finally {
@@ -78,27 +88,30 @@ function disksOf(store: OpenStore, name: string): Disk[] {
 
 const keyOf = ({ store, snapshots, into, layout }: Disk) => JSON.stringify({ store, snapshots, into, layout });
 const stores = readdirSync(storesFolder).sort();
-const golden: Golden = existsSync(goldenFile)
-  ? JSON.parse(readFileSync(goldenFile, 'utf8'))
-  : { layoutVersion: 0, disks: [] };
+const golden: Golden = existsSync(goldenFile) ? JSON.parse(readFileSync(goldenFile, 'utf8')) : { versions: [] };
+const newest = golden.versions.at(-1);
 
 if (isWriting) test('fixtures/digests.json is written', { timeout: 600_000 }, writeGolden);
 else describe('the disks of all fixture stores', compareGolden);
 
 function compareGolden(): void {
-  test('were recorded for this layout version; if not, the file is to be made anew', () => {
-    expect(golden.layoutVersion).toBe(LAYOUT_VERSION);
+  test('were recorded for every layout version; if not, the file is to be made anew', () => {
+    const versions = Array.from({ length: LAYOUT_VERSION }, (_, i) => i + 1);
+    expect(golden.versions.map(({ layoutVersion }) => layoutVersion)).toEqual(versions);
   });
 
-  test.each(stores)('%s', async (name) => {
+  const cases = golden.versions.flatMap((version) =>
+    [...new Set(version.disks.map(({ store }) => store))].map((name) => ({ name, version })),
+  );
+  test.each(cases)('$name in version $version.layoutVersion', async ({ name, version: { layoutVersion, disks } }) => {
     const store = await openFixture(name);
     try {
-      const recorded = golden.disks.filter((disk) => disk.store === name);
-      expect(recorded.map(keyOf)).toEqual(disksOf(store, name).map(keyOf));
+      const recorded = disks.filter((disk) => disk.store === name);
+      if (layoutVersion === LAYOUT_VERSION) expect(recorded.map(keyOf)).toEqual(disksOf(store, name).map(keyOf));
       for (const disk of recorded) {
         // The hash tree covers every byte; that the plain SHA-256 covers the same ones is shown once: it takes a second.
-        const treeOnly = disk !== golden.disks[0];
-        const digest = await digestOf(store, disk, { treeOnly });
+        const treeOnly = disk !== newest?.disks[0];
+        const digest = await digestOf(store, disk, { treeOnly, layoutVersion });
         expect(digest.treeRoot, keyOf(disk)).toBe(disk.treeRoot);
         if (!treeOnly) expect(digest.sha256).toBe(disk.sha256);
       }
@@ -108,7 +121,7 @@ function compareGolden(): void {
   });
 
   test('are of no other store', () => {
-    expect(stores).toEqual([...new Set(golden.disks.map(({ store }) => store))]);
+    expect(stores).toEqual([...new Set(newest?.disks.map(({ store }) => store))]);
   });
 }
 
@@ -119,13 +132,15 @@ async function writeGolden(): Promise<void> {
     for (const disk of disksOf(store, name)) disks.push(await writtenDisk(store, disk));
     await store.close();
   }
-  writeFileSync(goldenFile, `${JSON.stringify({ layoutVersion: LAYOUT_VERSION, disks }, undefined, 2)}\n`);
+  const older = golden.versions.filter(({ layoutVersion }) => layoutVersion < LAYOUT_VERSION);
+  const versions = [...older, { layoutVersion: LAYOUT_VERSION, disks }];
+  writeFileSync(goldenFile, `${JSON.stringify({ versions }, undefined, 2)}\n`);
 }
 
 async function writtenDisk(store: OpenStore, disk: Disk): Promise<GoldenDisk> {
-  const { sha256, treeRoot } = await digestOf(store, disk, { treeOnly: false });
-  const known = golden.disks.find((one) => keyOf(one) === keyOf(disk));
-  if (known !== undefined && golden.layoutVersion === LAYOUT_VERSION) {
+  const { sha256, treeRoot } = await digestOf(store, disk, { treeOnly: false, layoutVersion: LAYOUT_VERSION });
+  const known = newest?.disks.find((one) => keyOf(one) === keyOf(disk));
+  if (known !== undefined && newest?.layoutVersion === LAYOUT_VERSION) {
     expect(treeRoot, `${keyOf(disk)} has changed: raise LAYOUT_VERSION`).toBe(known.treeRoot);
   }
   return { ...disk, sha256: sha256!, treeRoot };

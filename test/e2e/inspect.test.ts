@@ -29,6 +29,16 @@ describe('inspect', () => {
     expect(stdout).toContain('/srv/fx/meta/links/abs -> /etc/hostname');
   });
 
+  test('lists all that is not as recorded where that is asked for', async () => {
+    const { stdout } = await runCli([...plain, 'inspect', 'latest', '--all']);
+    expect(stdout).toMatch(
+      /record device numbers \(2\)\n {4}\/srv\/fx\/meta\/modes\/blk-7-200\n {4}\/srv\/fx\/meta\/modes\/\S+\n/,
+    );
+    const { notAsRecorded } = JSON.parse((await runCli([...plain, 'inspect', 'latest', '--all', '--json'])).stdout);
+    for (const { count, entries } of notAsRecorded) expect(entries).toHaveLength(count);
+    expect(notAsRecorded.map(({ example }: { example: string }) => example)).toContain('/srv/fx/meta/modes/blk-7-200');
+  });
+
   test('is JSON for programs; a directory is looked at as if it were all there is', async () => {
     const { stdout } = await runCli([...plain, 'inspect', 'latest:/srv/fx/meta/links', '--json', '--all']);
     const said = JSON.parse(stdout);
@@ -50,12 +60,16 @@ describe('inspect', () => {
 });
 
 interface Golden {
-  readonly disks: readonly {
-    store: string;
-    snapshots: readonly string[];
-    into?: string;
-    sha256: string;
-    treeRoot: string;
+  /** Ascending by layout version. */
+  readonly versions: readonly {
+    readonly layoutVersion: number;
+    readonly disks: readonly {
+      store: string;
+      snapshots: readonly string[];
+      into?: string;
+      sha256: string;
+      treeRoot: string;
+    }[];
   }[];
 }
 const golden: Golden = JSON.parse(readFileSync(join(projectRoot, 'fixtures/digests.json'), 'utf8'));
@@ -63,8 +77,16 @@ const golden: Golden = JSON.parse(readFileSync(join(projectRoot, 'fixtures/diges
 describe('digest', () => {
   test('prints the digests that are on record', async () => {
     const { stdout, stderr } = await runCli([...album, 'digest', after.id]);
-    const recorded = golden.disks.find(({ snapshots: [id] }) => id === after.id);
+    const recorded = golden.versions.at(-1)?.disks.find(({ snapshots: [id] }) => id === after.id);
     expect(stdout, stderr).toBe(`sha256 ${recorded?.sha256}\ntree   ${recorded?.treeRoot}\nbytes  1183485952\n`);
+  });
+
+  test('knows the layouts of older overlays', async () => {
+    const { stdout } = await runCli([...plain, 'digest', 'latest', '--layout-version', '1', '--tree-only']);
+    const recorded = golden.versions[0]?.disks.find(({ store }) => store === 'plain');
+    expect(stdout).toContain(`tree   ${recorded?.treeRoot}\n`);
+    const unknown = await runCli([...plain, 'digest', 'latest', '--layout-version', '99']);
+    expect([unknown.exitCode, unknown.stderr]).toEqual([78, expect.stringContaining('layout version 99')]);
   });
 
   test.each([

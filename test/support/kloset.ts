@@ -12,6 +12,7 @@ import type { KlosetStore } from '../../src/kloset/store.ts';
 import { ChunkCache } from '../../src/source/chunk-cache.ts';
 import { KlosetChunkStore } from '../../src/source/kloset-chunk-store.ts';
 import { KlosetSource } from '../../src/source/kloset-source.ts';
+import type { WalkOptions } from '../../src/source/snapshot-walk.ts';
 import { PooledDecoder } from '../../src/workers/pool.ts';
 
 export interface OpenedStore {
@@ -20,7 +21,7 @@ export interface OpenedStore {
   readonly snapshots: readonly SnapshotHeader[];
   readonly decoder: PooledDecoder;
   readonly chunks: ChunkCache;
-  source(header: SnapshotHeader, path?: string): Promise<KlosetSource>;
+  source(header: SnapshotHeader, path?: string, options?: WalkOptions): Promise<KlosetSource>;
   close(): Promise<void>;
 }
 
@@ -46,8 +47,8 @@ export async function openStore(
     snapshots: await listSnapshots(repository),
     decoder,
     chunks,
-    source: (header, path) =>
-      KlosetSource.open({ repository, header, metadataChunks: chunks, contentChunks: chunks }, path),
+    source: (header, path, options) =>
+      KlosetSource.open({ repository, header, metadataChunks: chunks, contentChunks: chunks }, path, options),
     close: async () => {
       await chunks.close();
       await decoder.close();

@@ -5,7 +5,7 @@ import { OverlayError, UserError } from '../../../src/core/errors.ts';
 import type { ExportLease } from '../../../src/core/export-catalog.ts';
 import { silentLog } from '../../../src/core/log.ts';
 import { OpenStore } from '../../../src/exports/open-store.ts';
-import type { Overlay, OverlayIdentity, Overlays } from '../../../src/exports/overlays.ts';
+import type { Overlay, OverlayIdentity, Overlays, PinnedIdentity } from '../../../src/exports/overlays.ts';
 import { SnapshotExports } from '../../../src/exports/snapshot-exports.ts';
 import { parseSelector } from '../../../src/kloset/selector.ts';
 import { albumSnapshots, albumStore } from '../../support/fixtures.ts';
@@ -23,7 +23,7 @@ afterAll(async () => (await opening).close());
 /** Overlays without content that notice when one is opened twice at a time. */
 class WatchedOverlays implements Overlays {
   isVolatile = false;
-  readonly pins = new Map<string, { snapshotId: string; path: string }>();
+  readonly pins = new Map<string, PinnedIdentity>();
   readonly inUse = new Set<string>();
   readonly opened: string[] = [];
   dirtyBytes = 0;
@@ -162,11 +162,11 @@ describe('names', () => {
   });
 
   it('stay with the snapshot that their overlay was made for, and tell the client if it is gone', async () => {
-    overlays.pins.set('latest', { snapshotId: before.id, path: '/' });
+    overlays.pins.set('latest', { snapshotId: before.id, path: '/', layoutVersion: 1 });
     const exports = await exportsOf();
     expect((await acquire(exports, 'latest')).deviceId).toBe((await acquire(exports, before.id)).deviceId);
     await exports.close();
-    overlays.pins.set('latest', { snapshotId: 'ff'.repeat(32), path: '/' });
+    overlays.pins.set('latest', { snapshotId: 'ff'.repeat(32), path: '/', layoutVersion: 1 });
     await expect((await exportsOf()).acquire('latest')).rejects.toThrow(/no longer holds/);
   });
 

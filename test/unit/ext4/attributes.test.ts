@@ -2,11 +2,12 @@ import { describe, expect, test } from 'vitest';
 import { storedAcl } from '../../../src/ext4/acl.ts';
 import { hashEntry, planAttributes } from '../../../src/ext4/attributes.ts';
 
+const ALL = 0o7777;
 const attribute = (name: string, length: number) => ({ name: Buffer.from(name), value: new Uint8Array(length) });
 
 function plan(attributes: ReturnType<typeof attribute>[]) {
   const left: string[] = [];
-  const { body, block, outside } = planAttributes(attributes, (kind) => left.push(kind));
+  const { body, block, outside } = planAttributes(attributes, ALL, (kind) => left.push(kind));
   const names = (stored: typeof body) => stored.map(({ name }) => Buffer.from(name).toString());
   return { body: names(body), block: names(block), outside: names(outside), left };
 }
@@ -17,15 +18,28 @@ describe('access control lists', () => {
   const stored = '010000000100060002000600e8030000040004001000060020000400';
 
   test('lose the ids that mean nothing', () => {
-    expect(Buffer.from(storedAcl(Buffer.from(read, 'hex'))!).toString('hex')).toBe(stored);
+    expect(Buffer.from(storedAcl(Buffer.from(read, 'hex'), ALL)!).toString('hex')).toBe(stored);
+  });
+
+  test('keep the bits that a mode mask leaves: of the owner, the mask, the others', () => {
+    const masked = (mode: number) => Buffer.from(storedAcl(Buffer.from(read, 'hex'), mode)!).toString('hex');
+    expect(masked(0o7740)).toBe('010000000100060002000600e8030000040004001000040020000000');
+    expect(masked(0o500)).toBe('010000000100040002000600e8030000040004001000000020000000');
+    expect(masked(0o777)).toBe(stored);
+  });
+
+  test('without a mask entry bound the group by its own', () => {
+    const plain = '0200000001000700ffffffff04000600ffffffff20000700ffffffff';
+    const masked = Buffer.from(storedAcl(Buffer.from(plain, 'hex'), 0o743)!).toString('hex');
+    expect(masked).toBe('01000000010007000400040020000300');
   });
 
   test('of another version, length or tag are refused', () => {
-    expect(storedAcl(Buffer.from(`03${read.slice(2)}`, 'hex'))).toBeUndefined();
-    expect(storedAcl(Buffer.from(read.slice(2), 'hex'))).toBeUndefined();
-    expect(storedAcl(Buffer.from(read.slice(0, 8), 'hex'))).toBeUndefined();
-    expect(storedAcl(Buffer.from(read.replace('0100', '0300'), 'hex'))).toBeUndefined();
-    expect(storedAcl(new Uint8Array(0))).toBeUndefined();
+    expect(storedAcl(Buffer.from(`03${read.slice(2)}`, 'hex'), ALL)).toBeUndefined();
+    expect(storedAcl(Buffer.from(read.slice(2), 'hex'), ALL)).toBeUndefined();
+    expect(storedAcl(Buffer.from(read.slice(0, 8), 'hex'), ALL)).toBeUndefined();
+    expect(storedAcl(Buffer.from(read.replace('0100', '0300'), 'hex'), ALL)).toBeUndefined();
+    expect(storedAcl(new Uint8Array(0), ALL)).toBeUndefined();
   });
 });
 

@@ -1,9 +1,9 @@
 import { describe, expect, test } from 'vitest';
-import { UserError } from '../../../src/core/errors.ts';
+import { UnsupportedError, UserError } from '../../../src/core/errors.ts';
 import { BLOCK_SIZE, GiB, MiB } from '../../../src/core/units.ts';
 import { Ext4Image } from '../../../src/ext4/image.ts';
-import type { LayoutRequest } from '../../../src/ext4/parameters.ts';
-import { planLayout, reopenLayout } from '../../../src/ext4/plan.ts';
+import { LAYOUT_VERSION, type LayoutRequest } from '../../../src/ext4/parameters.ts';
+import { planLayout } from '../../../src/ext4/plan.ts';
 import { Ext4Reader } from '../../support/ext4-reader.ts';
 import { directory, file, makeTree, PatternContent, symlink, type TreeNode } from '../../support/ext4-tree.ts';
 
@@ -31,7 +31,7 @@ describe('parameters', () => {
     expect(JSON.parse(JSON.stringify(first))).toEqual(first);
     expect(planned(directory([['a', file(5)]])).layout.parameters).toEqual(first);
     expect(first).toMatchObject({
-      layoutVersion: 1,
+      layoutVersion: LAYOUT_VERSION,
       label: 'kloset-01234567',
       path: '/',
       createdSeconds: 1_750_000_000,
@@ -48,12 +48,14 @@ describe('parameters', () => {
     expect(uuidOf({ uuid: 'ABCDEF01-2345-6789-abcd-ef0123456789' })).toBe('abcdef01-2345-6789-abcd-ef0123456789');
   });
 
-  test('reopen the same layout, and refuse another version or tree', () => {
-    const { tree, layout } = planned(directory([['a', file(50_000)]]));
-    expect(reopenLayout(tree, layout.parameters)).toEqual(layout);
-    expect(() => reopenLayout(tree, { ...layout.parameters, layoutVersion: 2 })).toThrow(UserError);
-    const larger = makeTree(directory([['a', file(50 * MiB)]]));
-    expect(() => reopenLayout(larger, layout.parameters)).toThrow('made for another one');
+  test('name the version that was asked for, older ones too; unknown ones are refused', () => {
+    const tree = makeTree(directory([['a', file(50_000)]]));
+    const versionOf = (layoutVersion: number) => planLayout(tree, small, identity, { layoutVersion }).parameters;
+    expect(versionOf(1)).toMatchObject({ layoutVersion: 1 });
+    expect(versionOf(1).uuid).not.toBe(versionOf(LAYOUT_VERSION).uuid);
+    for (const unknown of [0, 1.5, LAYOUT_VERSION + 1, Number.NaN]) {
+      expect(() => versionOf(unknown)).toThrow(UnsupportedError);
+    }
   });
 
   test.each<[LayoutRequest, string]>([
@@ -193,11 +195,72 @@ describe('what cannot be shown is said', () => {
   });
 });
 
+test('attributes that Linux keeps for files and directories are said to be unreadable elsewhere', async () => {
+  const attributes = [['user.a', Buffer.from('x')]] as const;
+  const { entries, warnings } = await shown(
+    directory([
+      ['device', { type: 'fifo', attributes }],
+      ['file', file(0, { attributes })],
+      ['link', symlink('x', { attributes })],
+      ['other', symlink('x', { attributes: [['trusted.a', Buffer.from('x')]] })],
+    ]),
+  );
+  expect(entries.get('link')?.attributes.get('user.a')?.toString()).toBe('x');
+  expect(warnings).toEqual([['attribute-unreadable', 2, '/device']]);
+});
+
+test('every entry concerned is named where that is asked for', () => {
+  const tree = makeTree(
+    directory([
+      ['d', directory([['..', file()]])],
+      ['x\xff/', file()],
+      ['z', { type: 'blockDevice' }],
+    ]),
+  );
+  const examplesOf = (everyExample: boolean) =>
+    planLayout(tree, small, identity, { everyExample }).warnings.map(({ kind, examples }) => [
+      kind,
+      ...examples.map((path) => Buffer.from(path).toString('latin1')),
+    ]);
+  expect(examplesOf(false)).toEqual([
+    ['device-number-unknown', '/z'],
+    ['name-invalid', '/xÃ¿/'],
+  ]);
+  expect(examplesOf(true)).toEqual([
+    ['device-number-unknown', '/z'],
+    ['name-invalid', '/xÃ¿/', '/d/..'],
+  ]);
+});
+
 describe('owner and mode', () => {
   test('are mapped for every entry', async () => {
     const root = directory([['d', directory([['f', file(0, { uid: 5, mode: 0o6755 })]], { uid: 6 })]], { uid: 7 });
     const { entries } = await shown(root, { ...small, owner: { uid: 70_000, gid: 80_000 }, modeMask: 0o777 });
     for (const { uid, gid } of entries.values()) expect([uid, gid]).toEqual([70_000, 80_000]);
     expect(entries.get('d/f')?.mode).toBe(0o100755);
+  });
+
+  test('a mask holds for access control lists, which layout version 1 did not know', async () => {
+    // user::rwx user:1000:rwx group::rwx mask::rwx other::rwx
+    const acl = Buffer.from(
+      '0200000001000700ffffffff02000700e803000004000700ffffffff10000700ffffffff20000700ffffffff',
+      'hex',
+    );
+    const lists = [
+      ['system.posix_acl_access', acl],
+      ['system.posix_acl_default', acl],
+    ] as const;
+    const tree = makeTree(directory([['d', directory([], { mode: 0o777, attributes: lists })]]));
+    const shownBy = async (layoutVersion: number) => {
+      const layout = planLayout(tree, { ...small, modeMask: 0o750 }, identity, { layoutVersion });
+      const reader = new Ext4Reader(new Ext4Image(layout, new PatternContent(tree)));
+      await reader.open();
+      const { mode, attributes } = (await reader.walk()).get('d')!;
+      const listOf = (name: string) => attributes.get(`system.posix_acl_${name}`)?.toString('hex');
+      return { mode, access: listOf('access'), standard: listOf('default') };
+    };
+    const masked = '0200000001000700ffffffff02000700e803000004000700ffffffff10000500ffffffff20000000ffffffff';
+    expect(await shownBy(2)).toEqual({ mode: 0o40750, access: masked, standard: acl.toString('hex') });
+    expect(await shownBy(1)).toMatchObject({ mode: 0o40750, access: acl.toString('hex') });
   });
 });

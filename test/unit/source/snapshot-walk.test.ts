@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { entryTypes } from '../../../src/core/snapshot-tree.ts';
 import { goMode, resourceTypes } from '../../../src/kloset/format.ts';
 import type { KlosetSource } from '../../../src/source/kloset-source.ts';
+import type { WalkOptions } from '../../../src/source/snapshot-walk.ts';
 import { cleanupAfterEach } from '../../support/fixtures.ts';
 import { openStore, pathsOf } from '../../support/kloset.ts';
 import type { Encodable } from '../../support/msgpack-writer.ts';
@@ -15,12 +16,12 @@ const root: WrittenEntry = { path: '/', mode: DIRECTORY, seconds: 7 };
 
 async function sourceOf(
   parts: SnapshotParts,
-  { path, store = new StoreWriter() }: { path?: string; store?: StoreWriter } = {},
+  { path, store = new StoreWriter(), ...options }: { path?: string; store?: StoreWriter } & WalkOptions = {},
 ) {
   addSnapshot(store, parts);
   const opened = await openStore(await store.finish());
   cleanup.add(() => opened.close());
-  return opened.source(opened.snapshots[0]!, path);
+  return opened.source(opened.snapshots[0]!, path, options);
 }
 
 /** Every entry as a line: path, type, mode, size, time, first name, target, attributes. */
@@ -99,6 +100,7 @@ describe('a snapshot', () => {
     expect(lines(source).map((line) => line.split(' ')[0])).toEqual(['/', '/d', '/d-', '/d/\xff\x01']);
     expect(source.oddities).toMatchObject([
       { message: expect.stringMatching(/record is not in the store/), count: 2, example: '/suid' },
+      { message: expect.stringMatching(/no other one lists/), count: 1, example: '/d/e' },
     ]);
   });
 
@@ -114,6 +116,34 @@ describe('a snapshot', () => {
     });
     expect(lines(source).slice(1)).toEqual(['/ok file 644 1 0']);
     expect(source.oddities.map(({ count }) => count).sort()).toEqual([1, 2]);
+  });
+
+  it('counts directories whose parents do not list them', async () => {
+    for (const dirpacks of [true, false]) {
+      const source = await sourceOf({
+        entries: [
+          root,
+          { path: '/ok', mode: DIRECTORY },
+          { path: '/gone/d', mode: DIRECTORY },
+          { path: '/gone/d/f', content: text('x') },
+        ],
+        dirpacks,
+      });
+      expect(lines(source).slice(1)).toEqual(['/ok directory 755 0 0']);
+      // In the tree of paths, what is in /gone stands under that name, too.
+      const count = dirpacks ? 1 : 2;
+      expect(source.oddities).toMatchObject([{ message: expect.stringMatching(/no other one lists/), count }]);
+    }
+  });
+
+  it('names every entry concerned where that is asked for', async () => {
+    const entries = [root, ...['/..', '/a\0b', '/\xff\0'].map((path) => ({ path, content: text('x') }))];
+    const [oddity] = (await sourceOf({ entries }, { everyExample: true })).oddities;
+    expect(oddity?.examples.map((path) => Buffer.from(path).toString('latin1')).sort()).toEqual([
+      '/..',
+      '/a\0b',
+      '/\xff\0',
+    ]);
   });
 
   it('does not multiply directories of one name, level by level', async () => {
