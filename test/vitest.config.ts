@@ -21,6 +21,8 @@ export default defineConfig({
     globalSetup: 'test/global-setup.ts',
     reporters: ['default', './test/support/skips-reporter.ts'],
     pool: 'forks',
+    // No command line that a test starts shall find what another one cached, or write into an operator's cache.
+    env: { KLOSET_NBD_CACHE_DIR: 'none' },
     projects: slow
       ? [slowProject]
       : [

@@ -3,9 +3,10 @@ import { UserError } from '../core/errors.ts';
 import { formatBytes, parseBytes } from '../core/units.ts';
 import type { FreeSpace } from '../ext4/parameters.ts';
 import type { LogLevel } from '../observability/log.ts';
+import type { CacheArguments } from './cache-options.ts';
 
 /** Options of every command. */
-export interface GlobalArguments {
+export interface GlobalArguments extends CacheArguments {
   /** Undefined: plakar's default. */
   readonly store: string | undefined;
   readonly keyfile: string | undefined;
@@ -13,7 +14,7 @@ export interface GlobalArguments {
 }
 
 /** plakar's global options that take a value: skipped when its `at` is looked for. */
-const GLOBAL_WITH_VALUE = ['--keyfile', '--store', '--log-level'];
+const GLOBAL_WITH_VALUE = ['--keyfile', '--store', '--log-level', '--cache-dir'];
 
 /**
  * `-keyfile F` becomes `--keyfile F`, and `at LOCATION serve` becomes `serve --store LOCATION`. What follows `--` is

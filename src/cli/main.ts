@@ -11,6 +11,7 @@ import {
 } from '../core/errors.ts';
 import { logLevels } from '../observability/log.ts';
 import { normaliseArguments } from './arguments.ts';
+import { cacheOptions } from './cache-options.ts';
 import { digestCommand } from './digest.ts';
 import { inspectCommand } from './inspect.ts';
 import { serveCommand } from './serve.ts';
@@ -42,6 +43,7 @@ async function main(): Promise<void> {
       type: 'string',
       requiresArg: true,
     })
+    .options(cacheOptions)
     .option('log-level', { describe: 'What is logged to standard error', choices: logLevels, default: 'info' as const })
     .command(serveCommand)
     .command(snapshotsCommand)

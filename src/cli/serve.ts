@@ -99,10 +99,9 @@ async function start(given: ServeArguments, { log, closers }: { log: Log; closer
   const into = intoOption(given.into);
   const layout = await layoutRequest(given);
   const inflightBytes = sizeOption('inflight-memory', given.inflightMemory);
-  const { store: backEnd, keys, plakarLocation } = chooseStore(given);
+  const { plakarLocation, ...chosen } = chooseStore(given, log);
   const store = await OpenStore.open({
-    store: backEnd,
-    keys,
+    ...chosen,
     cacheBytesMax: sizeOption('cache-memory', given.cacheMemory),
     // Replies have a half of their own: a client that does not read must not stop the fetches of others.
     inflightBytesMax: inflightBytes / 2,

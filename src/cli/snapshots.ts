@@ -21,13 +21,17 @@ export const snapshotsCommand: CommandModule<object, SnapshotsArguments> = {
       default: false,
     }) as unknown as Argv<SnapshotsArguments>,
   handler: async (given) => {
-    const { store, keys } = chooseStore(given);
+    const { store, ...chosen } = chooseStore(given);
     try {
-      const repository = await Repository.open(store, { counters: newReadCounters(), keys });
-      const snapshots = await listSnapshots(repository);
-      process.stdout.write(
-        given.json ? `${JSON.stringify(snapshots.map(toJson), undefined, 2)}\n` : toTable(snapshots),
-      );
+      const repository = await Repository.open(store, { ...chosen, counters: newReadCounters() });
+      try {
+        const snapshots = await listSnapshots(repository);
+        process.stdout.write(
+          given.json ? `${JSON.stringify(snapshots.map(toJson), undefined, 2)}\n` : toTable(snapshots),
+        );
+      } finally {
+        await repository.close();
+      }
     } finally {
       await store.close();
     }

@@ -1,8 +1,11 @@
+import type { CacheChoice } from '../cache/cache-directory.ts';
 import type { ChunkStore } from '../core/chunk-store.ts';
 import { Closers } from '../core/closers.ts';
 import { ByteBudget } from '../core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
+import { type Log, silentLog } from '../core/log.ts';
+import { type Progress, silentProgress } from '../core/progress.ts';
 import { MiB } from '../core/units.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
 import { listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
@@ -29,6 +32,10 @@ export interface StoreOptions {
   readonly keys: KeySource;
   /** Who fetches files' contents instead of our own reader, if anyone; the store closes it. */
   readonly contentSource?: ContentSource | undefined;
+  /** Where what is read of the store at opening is kept for the next time; undefined: nowhere. */
+  readonly cache?: CacheChoice | undefined;
+  readonly log?: Log;
+  readonly progress?: Progress;
 }
 
 /** Cache of decoded metadata where files' contents come from elsewhere, bytes. */
@@ -74,7 +81,9 @@ export class OpenStore {
 
   static async #open(store: KlosetStore, closers: Closers, options: StoreOptions): Promise<OpenStore> {
     const counters = newReadCounters();
-    const repository = await Repository.open(store, { counters, keys: options.keys });
+    const { keys, cache, log = silentLog, progress = silentProgress } = options;
+    const repository = await Repository.open(store, { counters, keys, cache, log, progress });
+    closers.add(() => repository.close());
     const snapshots = await listSnapshots(repository);
     const decoder = await PooledDecoder.start(repository.codecParameters);
     closers.add(() => decoder.close());

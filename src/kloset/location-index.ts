@@ -1,6 +1,7 @@
 import { randomInt } from 'node:crypto';
 import { CorruptStoreError } from '../core/errors.ts';
 import { MAC_BYTES, toHex } from '../core/mac.ts';
+import type { BlobIndex, BlobLocation } from './blob-index.ts';
 import { colouredRecord, locationRecord, packfileRecord, removeRecord, resourceTypes, stateRecords } from './format.ts';
 import { damagedState, fixedBody, orderStates, type State, stateRecordsOf } from './state.ts';
 
@@ -8,21 +9,11 @@ import { damagedState, fixedBody, orderStates, type State, stateRecordsOf } from
 const HASH_SEED = randomInt(2 ** 32);
 const HASH_FACTOR = randomInt(2 ** 31) * 2 + 1;
 
-/** Where a blob's stored bytes lie. */
-export interface BlobLocation {
-  /** Hex id of the packfile. */
-  readonly packfile: string;
-  /** Relative to the packfile's payload. */
-  readonly offset: number;
-  /** Stored bytes. */
-  readonly length: number;
-}
-
 /**
  * The merge of all states (kloset-format 7.3): (type, MAC) -> locations. A hash table over typed arrays, about 60 bytes a
  * location, because a store of small files has three locations a file.
  */
-export class LocationIndex {
+export class LocationIndex implements BlobIndex {
   #count = 0;
   #macs = new Uint8Array(0);
   #types = new Uint8Array(0);
@@ -60,8 +51,12 @@ export class LocationIndex {
     return true;
   }
 
-  /** Live locations of a blob, best first: those in packfiles marked for deletion come last, their bytes are there until the grace period ends. */
-  locate(type: number, mac: Uint8Array): BlobLocation[] {
+  async locate(type: number, mac: Uint8Array): Promise<BlobLocation[]> {
+    return this.find(type, mac);
+  }
+
+  /** As `locate`, at once. */
+  find(type: number, mac: Uint8Array): BlobLocation[] {
     const live: BlobLocation[] = [];
     const marked: BlobLocation[] = [];
     for (const at of this.#find(type, mac)) {
@@ -74,7 +69,6 @@ export class LocationIndex {
     return [...live, ...marked];
   }
 
-  /** Ids of all snapshots that are not deleted, as 32 bytes, in no particular order. */
   snapshots(): Uint8Array[] {
     const ids = new Map<string, Uint8Array>();
     for (const at of this.#snapshotLocations) {
@@ -86,12 +80,10 @@ export class LocationIndex {
     return [...ids.values()];
   }
 
-  /** When a snapshot was deleted, milliseconds since 1970; undefined for one that is not. `id` has 64 hex digits. */
   deletedAt(id: string): number | undefined {
     return this.#coloured.get(colourKey(resourceTypes.snapshot, id));
   }
 
-  /** When the first packfile was marked for deletion of those marked at or after `sinceMs`, milliseconds since 1970. */
   firstPackfileMarkedSince(sinceMs: number): number | undefined {
     let first: number | undefined;
     for (const [key, markedAtMs] of this.#coloured) {
@@ -101,10 +93,11 @@ export class LocationIndex {
     return first;
   }
 
-  /** Number of locations, dead ones included. */
   get locationCount(): number {
     return this.#count;
   }
+
+  async close(): Promise<void> {}
 
   #applyAll(states: readonly State[]): void {
     for (const state of orderStates(states)) {

@@ -1,14 +1,19 @@
 import { createSecretKey, type KeyObject } from 'node:crypto';
+import { type CacheChoice, openCacheDirectory } from '../cache/cache-directory.ts';
+import { StoreCache } from '../cache/store-cache.ts';
 import type { ReadCounters } from '../core/counters.ts';
 import { CorruptStoreError, exitCodes, type KlosetNbdError, StoreUnavailableError, UserError } from '../core/errors.ts';
+import { type Log, silentLog } from '../core/log.ts';
 import { equalBytes, toHex } from '../core/mac.ts';
+import type { Progress } from '../core/progress.ts';
+import type { BlobLocation } from './blob-index.ts';
 import { blake3, type Codec, type CodecParameters, createCodec, plainHash } from './codec/codec.ts';
 import { type KdfParameters, keyOpensCanary } from './codec/key-derivation.ts';
 import { parseConfig, type StoreConfig } from './config.ts';
+import { deriveFileKey } from './derived-key.ts';
 import { checkEnvelope } from './envelope.ts';
 import { envelopeHeader, type ResourceType, resourceTypeName, resourceTypes } from './format.ts';
 import { METADATA_BLOB_BYTES_MAX, storedBytesMax } from './limits.ts';
-import type { BlobLocation } from './location-index.ts';
 import { MissingResourceError, TransientStoreError } from './remote-store.ts';
 import { StateIndex, type StateIndexOptions } from './state-index.ts';
 import type { KlosetStore, ReadOptions } from './store.ts';
@@ -27,6 +32,15 @@ export interface KeySource {
   deriveKey(passphrase: Uint8Array, parameters: KdfParameters): Promise<KeyObject>;
 }
 
+export interface RepositoryOptions extends StateIndexOptions {
+  readonly counters: ReadCounters;
+  readonly keys: KeySource;
+  /** Where what is read at opening is kept for the next time; undefined: nowhere. */
+  readonly cache?: CacheChoice | undefined;
+  readonly log?: Log;
+  readonly progress?: Progress;
+}
+
 /** Blobs whose name is the snapshot's random identifier: there is no MAC of the content to compare with. */
 const NAMED_AT_RANDOM: readonly number[] = [resourceTypes.snapshot, resourceTypes.signature];
 
@@ -35,6 +49,8 @@ export class Repository {
   readonly config: StoreConfig;
   /** What a decoder elsewhere, such as in a worker thread, needs to do the same. */
   readonly codecParameters: CodecParameters;
+  /** Files of ours that hold what was read of this store, if there are any. */
+  readonly cache: StoreCache | undefined;
   readonly #store: KlosetStore;
   readonly #codec: Codec;
   readonly #states: StateIndex;
@@ -47,6 +63,7 @@ export class Repository {
     codec: Codec;
     states: StateIndex;
     counters: ReadCounters;
+    cache: StoreCache | undefined;
   }) {
     this.config = parts.config;
     this.codecParameters = parts.codecParameters;
@@ -54,24 +71,26 @@ export class Repository {
     this.#codec = parts.codec;
     this.#states = parts.states;
     this.#counters = parts.counters;
+    this.cache = parts.cache;
   }
 
   /**
-   * Reads CONFIG and merges all states. Rejects with UserError (66: no store, 77: passphrase), UnsupportedError, CorruptStoreError or
-   * StoreUnavailableError. The store stays the caller's to close.
+   * Reads CONFIG and merges all states. Rejects with UserError (64: a cache directory that was asked for cannot be used, 66: no store,
+   * 77: passphrase), UnsupportedError, CorruptStoreError or StoreUnavailableError. The store stays the caller's to close.
    */
-  static async open(
-    store: KlosetStore,
-    { counters, keys, ...options }: { counters: ReadCounters; keys: KeySource } & StateIndexOptions,
-  ): Promise<Repository> {
+  static async open(store: KlosetStore, { counters, keys, ...options }: RepositoryOptions): Promise<Repository> {
+    const { log = silentLog } = options;
+    const directory = options.cache === undefined ? undefined : await openCacheDirectory(options.cache, log);
     const config = parseConfig(await store.readConfig());
     const codecParameters = await unlock(config, keys);
     const footerKey = config.encryption === undefined ? undefined : codecParameters.macKey;
     // CONFIG's footer is BLAKE3 whatever the store's hashing is (4.1).
     checkEnvelope(config.envelope, await blake3(config.envelope.covered, footerKey), 'CONFIG');
     const codec = await createCodec(codecParameters);
+    const cache =
+      directory === undefined ? undefined : await openStoreCache(directory, { config, codecParameters, log });
     const states = await StateIndex.open({ store, codec, counters }, options);
-    return new Repository({ store, config, codecParameters, codec, states, counters });
+    return new Repository({ store, config, codecParameters, codec, states, counters, cache });
   }
 
   get location(): string {
@@ -79,7 +98,7 @@ export class Repository {
   }
 
   /** 32-byte ids of all snapshots that are not deleted. */
-  snapshots(): Uint8Array[] {
+  snapshots(): readonly Uint8Array[] {
     return this.#states.locations.snapshots();
   }
 
@@ -103,6 +122,11 @@ export class Repository {
     return { deletedAtMs, markedAtMs: locations.firstPackfileMarkedSince(deletedAtMs) };
   }
 
+  /** Gives back what the index has open; the store stays the caller's. */
+  close(): Promise<void> {
+    return this.#states.locations.close();
+  }
+
   /** The checked bytes of a metadata blob. */
   readBlob(id: BlobId, options?: ReadOptions): Promise<Uint8Array> {
     return this.fetchBlob(id, {
@@ -123,8 +147,8 @@ export class Repository {
   }
 
   /** Stored bytes of a blob at its first location: for budgets. Undefined if the store does not hold it. */
-  storedLength(id: BlobId): number | undefined {
-    return this.#locate(id)[0]?.length;
+  async storedLength(id: BlobId): Promise<number | undefined> {
+    return (await this.#locate(id))[0]?.length;
   }
 
   /**
@@ -135,9 +159,9 @@ export class Repository {
    */
   async fetchBlob(id: BlobId, request: BlobRequest): Promise<Uint8Array> {
     const tried = new Set<string>();
-    const failed: Failures = { first: undefined, isMissing: this.#locate(id).length === 0, isAway: false };
+    const failed: Failures = { first: undefined, isMissing: (await this.#locate(id)).length === 0, isAway: false };
     for (let round = 0; round < 2; round++) {
-      for (const location of this.#locate(id)) {
+      for (const location of await this.#locate(id)) {
         if (tried.has(location.packfile) || failed.isAway) continue;
         tried.add(location.packfile);
         const plain = await this.#tryLocation(id, location, request, failed);
@@ -180,7 +204,7 @@ export class Repository {
     });
   }
 
-  #locate(id: BlobId): BlobLocation[] {
+  #locate(id: BlobId): Promise<readonly BlobLocation[]> {
     return this.#states.locations.locate(id.type, id.mac);
   }
 
@@ -230,6 +254,18 @@ async function unlock(config: StoreConfig, keys: KeySource): Promise<CodecParame
     throw new UserError('The passphrase does not open this store.', { exitCode: exitCodes.passphrase });
   }
   return { hashing, macKey: key, compression, encryption: parameters };
+}
+
+function openStoreCache(
+  directory: string,
+  { config, codecParameters, log }: { config: StoreConfig; codecParameters: CodecParameters; log: Log },
+): Promise<StoreCache | undefined> {
+  return StoreCache.open({
+    directory,
+    deriveKey: (purpose, salt) => deriveFileKey(codecParameters.macKey, purpose, salt),
+    isEncrypted: config.encryption !== undefined,
+    log,
+  });
 }
 
 function notHeld(id: BlobId): CorruptStoreError {

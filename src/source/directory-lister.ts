@@ -72,8 +72,8 @@ export async function findEntry(parts: ListerParts, path: BytePath): Promise<Vfs
 
 async function findInFileTree({ repository, header }: ListerParts, path: BytePath): Promise<VfsEntry | undefined> {
   const mac = await (await openFileTree(repository, header)).get(fromBytePath(path));
-  if (mac === undefined || repository.storedLength({ type: resourceTypes.vfsEntry, mac }) === undefined)
-    return undefined;
+  if (mac === undefined) return undefined;
+  if ((await repository.storedLength({ type: resourceTypes.vfsEntry, mac })) === undefined) return undefined;
   return parseVfsEntry(await repository.readBlob({ type: resourceTypes.vfsEntry, mac }));
 }
 
@@ -143,7 +143,7 @@ class FileTreeLister implements DirectoryLister {
     for await (const { key, value } of tree.items(fromBytePath(prefix))) {
       const path = toBytePath(key);
       if (path === '/' || !path.startsWith(prefix)) continue;
-      if (repository.storedLength({ type: resourceTypes.vfsEntry, mac: value }) === undefined) {
+      if ((await repository.storedLength({ type: resourceTypes.vfsEntry, mac: value })) === undefined) {
         // The writer is known to forget some (10.3), and here there is no dirpack to have it from.
         oddities.add('entries whose record is not in the store are left out, with all below them', () =>
           fromBytePath(path),

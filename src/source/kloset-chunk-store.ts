@@ -25,8 +25,8 @@ export class KlosetChunkStore implements ChunkStore {
 
   async get(chunk: ChunkRef): Promise<Uint8Array> {
     const id = { type: resourceTypes.chunk, mac: chunk.mac };
-    const storedBytes = this.#repository.storedLength(id) ?? 0;
     try {
+      const storedBytes = (await this.#repository.storedLength(id)) ?? 0;
       return await this.#budget.with(storedBytes + chunk.lengthBytes, () => this.#fetch(chunk));
     } catch (error) {
       throw nameChunk(error, chunk);

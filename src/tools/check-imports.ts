@@ -16,16 +16,29 @@ import { fileURLToPath } from 'node:url';
  */
 const allowed: Readonly<Record<string, readonly string[]>> = {
   core: [],
+  cache: ['core'],
   nbd: ['core'],
   device: ['core'],
   ext4: ['core'],
-  kloset: ['core'],
+  kloset: ['core', 'cache'],
   observability: ['core'],
-  source: ['core', 'kloset'],
+  source: ['core', 'cache', 'kloset'],
   workers: ['core', 'kloset/codec', 'ext4'],
-  exports: ['core', 'device', 'ext4', 'kloset', 'source', 'workers'],
+  exports: ['core', 'cache', 'device', 'ext4', 'kloset', 'source', 'workers'],
   supervise: ['core', 'nbd'],
-  cli: ['core', 'nbd', 'device', 'ext4', 'exports', 'kloset', 'observability', 'source', 'supervise', 'workers'],
+  cli: [
+    'core',
+    'cache',
+    'nbd',
+    'device',
+    'ext4',
+    'exports',
+    'kloset',
+    'observability',
+    'source',
+    'supervise',
+    'workers',
+  ],
   tools: [],
 };
 

@@ -35,7 +35,7 @@ function state(id: number, parts: StateParts): State {
 }
 const merged = (...records: Buffer[]) => LocationIndex.merge([state(1, { records })]);
 const placesOf = (index: LocationIndex, mac: Uint8Array, type: number = chunk) =>
-  index.locate(type, mac).map((found) => Number.parseInt(found.packfile, 16));
+  index.find(type, mac).map((found) => Number.parseInt(found.packfile, 16));
 
 describe('a state', () => {
   it('has a parent since 1.1.0 only, and zeroes are none', () => {
@@ -44,7 +44,7 @@ describe('a state', () => {
     const old = state(1, { version: versions.v1_0_0, records: [listed(3)], timestamp: 5n });
     expect(old).toMatchObject({ parent: undefined, timestampNanoseconds: 5n });
     expect(
-      LocationIndex.merge([old, state(2, { records: [location(chunk, idOf(8), 3)] })]).locate(chunk, idOf(8)),
+      LocationIndex.merge([old, state(2, { records: [location(chunk, idOf(8), 3)] })]).find(chunk, idOf(8)),
     ).toHaveLength(1);
   });
 
@@ -169,7 +169,7 @@ describe('merged states', () => {
 
   it('keep the first location of a blob in one packfile', () => {
     const index = merged(location(chunk, idOf(1), 1, 100), location(chunk, idOf(1), 1, 200), listed(1));
-    expect(index.locate(chunk, idOf(1)).map(({ offset }) => offset)).toEqual([100]);
+    expect(index.find(chunk, idOf(1)).map(({ offset }) => offset)).toEqual([100]);
   });
 
   it('take away what a removal names, and take it in again', () => {
