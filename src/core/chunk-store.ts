@@ -26,5 +26,7 @@ export interface ChunkStore {
    * Rejects with CorruptStoreError or StoreUnavailableError.
    */
   get(chunk: ChunkRef): Promise<Uint8Array>;
+  /** The same if it is in memory; undefined if `get` is to be asked. */
+  getNow?(chunk: ChunkRef): Uint8Array | undefined;
   close(): Promise<void>;
 }

@@ -10,6 +10,11 @@ export interface ReadableDevice {
    * Rejects with CorruptStoreError, StoreUnavailableError or OverlayError; `target` then holds nothing of meaning.
    */
   read(offset: number, target: Uint8Array): Promise<void>;
+  /**
+   * As `read`, but at once and only from memory: true when `target` is filled; false when `read` is to be asked, and
+   * `target` then holds nothing of meaning. Throws for bugs only. For a read that a promise would make slower.
+   */
+  readNow?(offset: number, target: Uint8Array): boolean;
   /** Idempotent; waits for what is in flight. */
   close(): Promise<void>;
 }

@@ -66,6 +66,8 @@ export interface ContentReader {
    * ReadableDevice.read: never short, many at once, rejects with CorruptStoreError or StoreUnavailableError.
    */
   read(entry: number, offset: number, target: Uint8Array): Promise<void>;
+  /** As ReadableDevice.readNow. */
+  readNow?(entry: number, offset: number, target: Uint8Array): boolean;
 }
 
 /** One opened snapshot. */

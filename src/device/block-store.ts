@@ -49,6 +49,8 @@ export interface BlockStore {
    * Rejects with OverlayError.
    */
   read(run: { readonly first: number; readonly value: number }, skip: number, target: Uint8Array): Promise<void>;
+  /** As `read`, at once and only from memory: false if `read` is to be asked. Absent where nothing is in memory. */
+  readNow?(run: { readonly first: number; readonly value: number }, skip: number, target: Uint8Array): boolean;
   /** Makes every applied change durable, as far as the store promises that. Rejects with OverlayError. */
   flush(): Promise<void>;
   stats(): OverlayStats;

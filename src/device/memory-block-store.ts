@@ -68,9 +68,7 @@ export class MemoryBlockStore implements BlockStore {
     skip: number,
     target: Uint8Array,
   ): Promise<void> {
-    const slot = value + Math.floor(skip / BLOCK_SIZE);
-    const within = skip % BLOCK_SIZE;
-    const inMemory = Math.max(0, (this.#memorySlots - slot) * BLOCK_SIZE - within);
+    const { slot, within, inMemory } = this.#placeOf(value, skip);
     if (inMemory > 0) this.#readMemory(slot * BLOCK_SIZE + within, target.subarray(0, inMemory));
     if (target.length <= inMemory) return;
     const epoch = this.#epochs.enter();
@@ -82,6 +80,13 @@ export class MemoryBlockStore implements BlockStore {
     } finally {
       this.#epochs.leave(epoch);
     }
+  }
+
+  readNow({ value }: { readonly value: number }, skip: number, target: Uint8Array): boolean {
+    const { slot, within, inMemory } = this.#placeOf(value, skip);
+    if (target.length > inMemory) return false;
+    this.#readMemory(slot * BLOCK_SIZE + within, target);
+    return true;
   }
 
   async flush(): Promise<void> {}
@@ -123,6 +128,13 @@ export class MemoryBlockStore implements BlockStore {
     this.#slabs.length = 0;
     this.#budget.give(this.#memory.used * BLOCK_SIZE);
     await this.#spill.close();
+  }
+
+  /** Where byte `skip` of a run lies, and how many bytes from there on can be in memory. */
+  #placeOf(value: number, skip: number): { slot: number; within: number; inMemory: number } {
+    const slot = value + Math.floor(skip / BLOCK_SIZE);
+    const within = skip % BLOCK_SIZE;
+    return { slot, within, inMemory: Math.max(0, (this.#memorySlots - slot) * BLOCK_SIZE - within) };
   }
 
   /** Copies what has or gets a place in memory, and lists the rest in `spills`. */

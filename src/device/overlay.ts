@@ -91,6 +91,24 @@ export class OverlayDevice implements BlockDevice {
     return this.#during(() => this.#readParts(offset, target));
   }
 
+  readNow(offset: number, target: Uint8Array): boolean {
+    this.#assertInside(offset, target.length);
+    if (this.#closing !== undefined) return false;
+    const end = offset + target.length;
+    const endBlock = Math.ceil(end / BLOCK_SIZE);
+    for (let at = offset; at < end; ) {
+      const { first, count, value } = this.#store.map.runAt(Math.floor(at / BLOCK_SIZE), endBlock);
+      const until = Math.min(end, (first + count) * BLOCK_SIZE);
+      const part = until - at === target.length ? target : target.subarray(at - offset, until - offset);
+      if (value === undefined) {
+        if (this.#base.readNow?.(at, part) !== true) return false;
+      } else if (isZeroValue(value)) part.fill(0);
+      else if (this.#store.readNow?.({ first, value }, at - first * BLOCK_SIZE, part) !== true) return false;
+      at = until;
+    }
+    return true;
+  }
+
   write(offset: number, source: Uint8Array, { fua }: { fua: boolean }): Promise<void> {
     this.#assertInside(offset, source.length);
     return this.#during(async () => {

@@ -16,6 +16,10 @@ export class ReadOnlyDevice implements BlockDevice {
     return this.#base.read(offset, target);
   }
 
+  readNow(offset: number, target: Uint8Array): boolean {
+    return this.#base.readNow?.(offset, target) ?? false;
+  }
+
   async write(): Promise<void> {
     throw refused();
   }

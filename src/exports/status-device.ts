@@ -40,6 +40,10 @@ export class StatusDevice implements ExportDevice {
     return this.#device.read(offset, target);
   }
 
+  readNow(offset: number, target: Uint8Array): boolean {
+    return this.#device.readNow?.(offset, target) ?? false;
+  }
+
   write(offset: number, source: Uint8Array, options: { fua: boolean }): Promise<void> {
     return this.#device.write(offset, source, options);
   }

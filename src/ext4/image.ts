@@ -46,8 +46,7 @@ export class Ext4Image implements ReadableDevice {
   }
 
   async read(offset: number, target: Uint8Array): Promise<void> {
-    assert(!this.#closed, 'the image is open');
-    assert(offset >= 0 && offset + target.length <= this.sizeBytes, 'the range lies on the device');
+    this.#assertReadable(offset, target);
     const pieces = this.#fillMetadata(offset, target);
     if (pieces.length === 0) return;
     this.#inFlight++;
@@ -57,6 +56,15 @@ export class Ext4Image implements ReadableDevice {
       this.#inFlight--;
       if (this.#inFlight === 0) this.#idle?.();
     }
+  }
+
+  readNow(offset: number, target: Uint8Array): boolean {
+    this.#assertReadable(offset, target);
+    if (this.#content.readNow === undefined) return false;
+    for (const piece of this.#fillMetadata(offset, target)) {
+      if (!this.#content.readNow(piece.entry, piece.offset, piece.target)) return false;
+    }
+    return true;
   }
 
   async close(): Promise<void> {
@@ -89,6 +97,11 @@ export class Ext4Image implements ReadableDevice {
       const to = Math.min(end, (extent.block + extent.blocks) * BLOCK_SIZE);
       yield { offset: from, length: to - from, zero: extent.zero };
     }
+  }
+
+  #assertReadable(offset: number, target: Uint8Array): void {
+    assert(!this.#closed, 'the image is open');
+    assert(offset >= 0 && offset + target.length <= this.sizeBytes, 'the range lies on the device');
   }
 
   /** Writes everything but file content, and returns the content still to be read. */

@@ -12,11 +12,12 @@
 import type { Socket } from 'node:net';
 import type { ProtocolError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
+import type { Flight } from './flight.ts';
 import { type Attachment, Haggling, type HagglingHost, type HagglingShared } from './haggling.ts';
 import { greeting, type Session } from './handshake.ts';
 import { Inbox } from './inbox.ts';
 import { Outbox } from './outbox.ts';
-import { type Flight, Transmission, type TransmissionHost, type TransmissionShared } from './transmission.ts';
+import { Transmission, type TransmissionHost, type TransmissionShared } from './transmission.ts';
 import type { Peer } from './writers.ts';
 
 export interface ConnectionShared extends HagglingShared, TransmissionShared {
@@ -147,8 +148,13 @@ export class Connection implements HagglingHost, TransmissionHost {
   #receive(chunk: Buffer): void {
     if (this.#closing) return;
     this.#inbox.push(chunk);
-    if (this.#transmission === undefined) this.#haggling.pump();
-    else this.#transmission.pump();
+    this.#outbox.hold();
+    try {
+      if (this.#transmission === undefined) this.#haggling.pump();
+      else this.#transmission.pump();
+    } finally {
+      this.#outbox.letGo();
+    }
     if (this.#closing) this.#inbox.clear();
     else if (this.#inbox.pendingBytes > 0) this.#socket.pause();
   }

@@ -38,6 +38,8 @@ export interface NbdLimits {
   readonly stalledMsMax: number;
   /** Bytes of one READ or WRITE, advertised in NBD_INFO_BLOCK_SIZE: the 32 MiB every client may count on (spec, "Size constraints"). */
   readonly payloadBytesMax: number;
+  /** Bytes of a READ that may be answered in the turn it came in; copying a longer one would keep the others waiting for more than a fraction of a millisecond. */
+  readonly readNowBytesMax: number;
   /** Bytes of a refused payload that are read and thrown away to stay in step; a longer one ends the connection. Four times what is allowed. */
   readonly drainedPayloadBytesMax: number;
   /** Extents in one reply to BLOCK_STATUS: 64 KiB a context, 128 KiB with extended headers. Clients ask again from where it ends. */
@@ -65,6 +67,7 @@ export const nbdLimits: NbdLimits = {
   guaranteedBytes: 256 * KiB,
   stalledMsMax: 30_000,
   payloadBytesMax: 32 * MiB,
+  readNowBytesMax: 1 * MiB,
   drainedPayloadBytesMax: 128 * MiB,
   statusExtentsMax: 8192,
   idleMsMax: 0,

@@ -1,9 +1,9 @@
 import type { Socket } from 'node:net';
-import type { Flight } from './transmission.ts';
+import type { Flight } from './flight.ts';
 
 /**
- * Replies on their way out. All that are ready in one turn of the event loop leave under one cork, in one system call;
- * one write callback a batch says when their buffers and their place in flight are free again: Node sends from the
+ * Replies on their way out. All that are ready in one turn of the event loop leave under one cork, in one system call:
+ * those that a wake-up brings at its end (`hold`, `letGo`), others when the turn's promises have settled. One write callback a batch says when their buffers and their place in flight are free again: Node sends from the
  * buffers it is given, without a copy.
  *
  * What write() returns is not looked at here: under a cork it only tells that the batch exceeds the stream's mark. The
@@ -18,6 +18,7 @@ export class Outbox {
   /** Batches the socket has, until their callbacks. */
   readonly #outstanding = new Set<readonly Flight[]>();
   #progressMs = 0;
+  #held = false;
   readonly #flush = () => this.#writeBatch();
 
   constructor(socket: Socket, sent: (flights: readonly Flight[]) => void) {
@@ -30,9 +31,19 @@ export class Outbox {
     return this.#outstanding.size > 0 ? this.#progressMs : undefined;
   }
 
+  /** Keeps what is sent until `letGo`. */
+  hold(): void {
+    this.#held = true;
+  }
+
+  letGo(): void {
+    this.#held = false;
+    this.#writeBatch();
+  }
+
   send(bytes: Buffer, flight: Flight): void {
     // Promises that settle in this turn come before it: nextTick's queue is looked at when theirs is empty.
-    if (this.#slices.length === 0) process.nextTick(this.#flush);
+    if (this.#slices.length === 0 && !this.#held) process.nextTick(this.#flush);
     this.#slices.push(bytes);
     this.#batch.push(flight);
   }

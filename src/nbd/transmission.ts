@@ -17,27 +17,24 @@ import type { ExportDevice } from '../core/export-device.ts';
 import type { Log } from '../core/log.ts';
 import type { NbdCounters } from './counters.ts';
 import { describeError, errnoOf, isBug } from './errno.ts';
-import type { Frame, FramePool } from './frame-pool.ts';
+import { Flight } from './flight.ts';
+import type { FramePool } from './frame-pool.ts';
 import type { Session } from './handshake.ts';
 import { type InFlight, InFlightAccount } from './in-flight.ts';
 import type { Inbox } from './inbox.ts';
 import type { NbdLimits } from './limits.ts';
-import { statusRuns } from './meta-context.ts';
-import { commandFlags, commands, nameOf, transmissionFlags } from './protocol.ts';
-import { encodeError, encodeStatus, sealData, sealDone, statusChunkBytes } from './reply.ts';
+import { blockStatus, perform } from './perform.ts';
+import { commands, nameOf, transmissionFlags } from './protocol.ts';
+import { encodeError, sealData, sealDone, statusChunkBytes } from './reply.ts';
 import {
   allowedCommandFlags,
   decodeRequest,
-  decodeStatusPayload,
   payloadBytes,
-  type RequestHeader,
   type RequestRefusal,
   type RequestRules,
   requestBytes,
   shutdownRefusal,
-  statusPayloadRefusal,
   validate,
-  validateRange,
 } from './request.ts';
 
 const none = Buffer.alloc(0);
@@ -64,29 +61,6 @@ export interface TransmissionHost {
   retry(): void;
   /** A bug showed: nothing more may be answered. */
   bug(error: unknown): void;
-}
-
-/** One request from its header to the end of its reply. Reused: its fields mean something in between only. */
-export class Flight implements RequestHeader {
-  type = 0;
-  flags = 0;
-  cookieHigh = 0;
-  cookieLow = 0;
-  offset = 0;
-  offsetHigh = 0;
-  offsetLow = 0;
-  length = 0;
-  /** Payload bytes the account was charged. */
-  chargedBytes = 0;
-  /** Where the reply is made, if it is one of a fixed form. */
-  frame: Frame | undefined;
-  readonly settled: () => void;
-  readonly failed: (error: unknown) => void;
-
-  constructor(owner: Transmission) {
-    this.settled = () => owner.settle(this);
-    this.failed = (error) => owner.fail(this, error);
-  }
 }
 
 export class Transmission {
@@ -304,68 +278,37 @@ export class Transmission {
       this.#blockStatus(flight, payload).catch(flight.failed);
       return;
     }
-    if (flight.type === commands.NBD_CMD_READ) flight.frame = this.#shared.frames.take(flight.length);
+    const isRead = flight.type === commands.NBD_CMD_READ;
+    if (isRead) flight.frame = this.#shared.frames.take(flight.length);
     if (flight.length === 0 && flight.type !== commands.NBD_CMD_FLUSH) {
       this.settle(flight); // Nothing to do is done: "a server SHOULD NOT disconnect".
       return;
     }
-    let settled: Promise<void>;
+    const data = isRead ? flight.frame!.data(flight.length) : payload;
+    let settled: Promise<void> | undefined;
     try {
-      settled = this.#perform(flight, payload);
+      if (!isRead || !this.#readNow(flight, data)) settled = perform(this.#device, flight, data);
     } catch (error) {
       this.fail(flight, error);
       return;
     }
-    settled.then(flight.settled, flight.failed);
+    if (settled === undefined) this.settle(flight);
+    else settled.then(flight.settled, flight.failed);
   }
 
-  #perform(flight: Flight, payload: Buffer): Promise<void> {
-    const { offset, length, flags } = flight;
-    const fua = (flags & commandFlags.NBD_CMD_FLAG_FUA) !== 0;
-    switch (flight.type) {
-      case commands.NBD_CMD_READ:
-        return this.#device.read(offset, flight.frame!.data(length));
-      case commands.NBD_CMD_WRITE:
-        return this.#device.write(offset, payload, { fua });
-      case commands.NBD_CMD_FLUSH:
-        return this.#device.flush();
-      case commands.NBD_CMD_TRIM:
-        return this.#device.trim({ offset, length }, { fua });
-      case commands.NBD_CMD_WRITE_ZEROES: {
-        // FAST_ZERO asks nothing more of a device that has it: it was advertised because zeroing is always fast there.
-        const mayTrim = (flags & commandFlags.NBD_CMD_FLAG_NO_HOLE) === 0;
-        return this.#device.writeZeroes({ offset, length }, { fua, mayTrim });
-      }
-      case commands.NBD_CMD_CACHE:
-        return this.#device.cache!({ offset, length });
-      default:
-        throw new TypeError(`validate let command ${flight.type} through`);
-    }
+  /** Answers a READ in the turn it came in, if all of it is in memory. */
+  #readNow({ offset, length }: Flight, target: Buffer): boolean {
+    return length <= this.#shared.limits.readNowBytesMax && this.#device.readNow?.(offset, target) === true;
   }
 
   async #blockStatus(flight: Flight, payload: Buffer): Promise<void> {
-    let { contexts } = this.#session;
-    if (payload.length > 0) {
-      const asked = decodeStatusPayload(payload);
-      if (asked === undefined) return this.#refuse(flight, statusPayloadRefusal);
-      contexts = contexts.filter(({ id }) => asked.ids.includes(id));
-      if (contexts.length < asked.ids.length) return this.#refuse(flight, statusPayloadRefusal);
-      flight.length = asked.length;
-      const refusal = validateRange(flight, this.#rules);
-      if (refusal !== undefined) return this.#refuse(flight, refusal);
-    }
-    const { offset, length } = flight;
-    const extents = await this.#device.status!(
-      { offset, length },
-      { extentsMax: this.#shared.limits.statusExtentsMax },
-    );
-    const { style } = this.#session;
-    const one = (flight.flags & commandFlags.NBD_CMD_FLAG_REQ_ONE) !== 0;
-    const statuses = contexts.map(({ id, context }) => ({
-      id,
-      runs: statusRuns(context, extents, { length, one, compact: style !== 'extended' }),
-    }));
-    this.#reply(flight, encodeStatus(style, flight, statuses));
+    const answer = await blockStatus(this.#device, flight, payload, {
+      session: this.#session,
+      rules: this.#rules,
+      extentsMax: this.#shared.limits.statusExtentsMax,
+    });
+    if ('errno' in answer) this.#refuse(flight, answer);
+    else this.#reply(flight, answer);
   }
 
   #refuse(flight: Flight, refusal: RequestRefusal): void {

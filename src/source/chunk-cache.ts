@@ -32,18 +32,21 @@ export class ChunkCache implements ChunkStore {
   }
 
   get(chunk: ChunkRef): Promise<Uint8Array> {
-    const key = `${toHex(chunk.mac)}:${chunk.lengthBytes}`;
-    const cached = this.#cache.get(key);
-    if (cached !== undefined) {
-      this.counters.hits++;
-      return Promise.resolve(cached);
-    }
+    const cached = this.getNow(chunk);
+    if (cached !== undefined) return Promise.resolve(cached);
+    const key = keyOf(chunk);
     const underWay = this.#inFlight.get(key);
     if (underWay !== undefined) return underWay;
     this.counters.misses++;
     const fetching = this.#fetch(key, chunk);
     this.#inFlight.set(key, fetching);
     return fetching;
+  }
+
+  getNow(chunk: ChunkRef): Uint8Array | undefined {
+    const cached = this.#cache.get(keyOf(chunk));
+    if (cached !== undefined) this.counters.hits++;
+    return cached;
   }
 
   async close(): Promise<void> {
@@ -61,4 +64,8 @@ export class ChunkCache implements ChunkStore {
       this.#inFlight.delete(key);
     }
   }
+}
+
+function keyOf({ mac, lengthBytes }: ChunkRef): string {
+  return `${toHex(mac)}:${lengthBytes}`;
 }

@@ -181,8 +181,17 @@ class ComposedContent implements ContentReader {
   }
 
   read(entry: number, offset: number, target: Uint8Array): Promise<void> {
-    const run = lastAtOrBefore(this.#runs, entry, ({ start }) => start);
+    const run = this.#runOf(entry);
     return this.#contents[run.part!]!.read(run.from + entry - run.start, offset, target);
+  }
+
+  readNow(entry: number, offset: number, target: Uint8Array): boolean {
+    const run = this.#runOf(entry);
+    return this.#contents[run.part!]!.readNow?.(run.from + entry - run.start, offset, target) ?? false;
+  }
+
+  #runOf(entry: number): Run {
+    return lastAtOrBefore(this.#runs, entry, ({ start }) => start);
   }
 }
 

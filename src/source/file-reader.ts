@@ -23,6 +23,12 @@ interface OpenFile {
   readonly ref: FileRef;
 }
 
+interface Opening {
+  readonly file: Promise<OpenFile>;
+  /** The same once it is there. */
+  readonly opened: OpenFile | undefined;
+}
+
 /** Bytes a chunk's reference takes beside its 40 bytes of table. */
 const CHUNK_REF_BYTES = 160;
 
@@ -32,7 +38,7 @@ export class FileReader {
   readonly #repository: Repository;
   readonly #chunks: ChunkStore;
   readonly #fileOf: (entry: number) => ContentFile;
-  readonly #open: LRUCache<number, Promise<OpenFile>>;
+  readonly #open: LRUCache<number, Opening>;
 
   constructor(parts: {
     snapshotId: string;
@@ -66,19 +72,33 @@ export class FileReader {
     }
     await mapConcurrently(pieces, CHUNKS_PER_READ_IN_FLIGHT_MAX, async (chunk) => {
       const plain = await getChecked(this.#chunks, chunk);
-      const start = table.starts[chunk.indexInFile]!;
-      const from = Math.max(offset, start);
-      target.set(plain.subarray(from - start, end - start), from - offset);
+      copyPart({ plain, start: table.starts[chunk.indexInFile]! }, { offset, target });
     });
   }
 
-  #file(entry: number): Promise<OpenFile> {
-    let opening = this.#open.get(entry);
-    if (opening === undefined) {
-      opening = this.#openFile(entry);
-      this.#open.set(entry, opening, { size: 1 }); // Its real size is known once it is read.
+  /** As ContentReader.readNow. Whatever is not as it should be is left to `read`, which says so. */
+  readNow(entry: number, offset: number, target: Uint8Array): boolean {
+    const opened = this.#open.get(entry)?.opened;
+    if (opened === undefined || this.#chunks.getNow === undefined) return false;
+    const { table, ref } = opened;
+    const end = offset + target.byteLength;
+    if (end > table.starts[table.starts.length - 1]!) return false;
+    for (let i = chunkAt(table.starts, offset); i < ref.chunks.length && table.starts[i]! < end; i++) {
+      const chunk = ref.chunks[i]!;
+      if (chunk.lengthBytes === 0) continue;
+      const plain = this.#chunks.getNow(chunk);
+      if (plain?.byteLength !== chunk.lengthBytes) return false;
+      copyPart({ plain, start: table.starts[i]! }, { offset, target });
     }
-    return opening;
+    return true;
+  }
+
+  #file(entry: number): Promise<OpenFile> {
+    const known = this.#open.get(entry);
+    if (known !== undefined) return known.file;
+    const file = this.#openFile(entry);
+    this.#open.set(entry, { file, opened: undefined }, { size: 1 }); // Its real size is known once it is read.
+    return file;
   }
 
   async #openFile(entry: number): Promise<OpenFile> {
@@ -88,7 +108,11 @@ export class FileReader {
       const file = { table, ref: makeFileRef(this.#snapshotId, path, table) };
       const size = 256 + file.ref.chunks.length * (MAC_BYTES + 8 + CHUNK_REF_BYTES);
       // One that is larger than the whole cache has it to itself: read anew for every block it would stop everything.
-      this.#open.set(entry, Promise.resolve(file), { size: Math.min(size, CHUNK_TABLES_BYTES_MAX) });
+      this.#open.set(
+        entry,
+        { file: Promise.resolve(file), opened: file },
+        { size: Math.min(size, CHUNK_TABLES_BYTES_MAX) },
+      );
       return file;
     } catch (error) {
       this.#open.delete(entry);
@@ -109,6 +133,15 @@ async function getChecked(chunks: ChunkStore, chunk: ChunkRef): Promise<Uint8Arr
     // Whoever joins a fetch that another file asked for gets its own name on the error, too.
     throw nameChunk(error, chunk);
   }
+}
+
+/** Copies what a chunk that begins at byte `start` of its file has of the range that `target` stands for. */
+function copyPart(
+  { plain, start }: { readonly plain: Uint8Array; readonly start: number },
+  { offset, target }: { readonly offset: number; readonly target: Uint8Array },
+): void {
+  const from = Math.max(offset, start);
+  target.set(plain.subarray(from - start, offset + target.byteLength - start), from - offset);
 }
 
 /** Index of the chunk that holds byte `offset`: the last that begins at or before it. */

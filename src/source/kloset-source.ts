@@ -63,6 +63,10 @@ export class KlosetSource implements SnapshotSource {
     return this.#files.read(entry, offset, target);
   }
 
+  readNow(entry: number, offset: number, target: Uint8Array): boolean {
+    return this.#files.readNow(entry, offset, target);
+  }
+
   async close(): Promise<void> {}
 
   #pathOf(entry: number): BytePath {

@@ -28,6 +28,14 @@ describe('a memory overlay against a plain buffer', () => {
       expect(base.equals(before), 'the base is never written').toBe(true);
       expect(readdirSync(tempDir), 'the temporary file has no name').toEqual([]);
 
+      if (memoryBlocks === 100_000 || memoryBlocks === 0) {
+        await device.write(5 * BLOCK_SIZE, content.subarray(0, BLOCK_SIZE), { fua: false });
+        content.copyWithin(5 * BLOCK_SIZE, 0, BLOCK_SIZE);
+        expect(device.readNow(5 * BLOCK_SIZE, Buffer.alloc(904)), 'spilled blocks are not in memory').toBe(
+          memoryBlocks > 0,
+        );
+      }
+
       let at = 0;
       for (const range of device.changedRanges({ offset: 0, length: base.length })) {
         expect(range.offset).toBe(at);

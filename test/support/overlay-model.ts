@@ -77,6 +77,11 @@ export async function driveAgainstModel(
     if (!got.equals(content.subarray(offset, offset + got.length))) {
       throw new Error(`round ${round}: a read of ${got.length} bytes at ${offset} differs from the model`);
     }
+    // What was in memory is filled into a buffer of other bytes; what was not counts as right.
+    const now = Buffer.alloc(got.length, 0xdd);
+    if (current.readNow?.(offset, now) === true && !now.equals(got)) {
+      throw new Error(`round ${round}: readNow of ${got.length} bytes at ${offset} differs from the model`);
+    }
     if (reopen !== undefined && random.chance(0.05)) current = await reopen(current);
     if (round % 50 === 49 || round === rounds - 1) {
       const at = await firstDifference(current, content);

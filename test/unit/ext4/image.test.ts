@@ -52,6 +52,35 @@ describe('reading', () => {
     }
   });
 
+  test('readNow gives the same bytes if all content is in memory, and says so if not', async () => {
+    const pattern = new PatternContent(tree);
+    const missing = new Set<number>();
+    const image = open({
+      read: (entry, offset, target) => pattern.read(entry, offset, target),
+      readNow(entry, offset, target) {
+        target.forEach((_, i) => {
+          target[i] = contentByte(entry, offset + i);
+        });
+        return !missing.has(entry);
+      },
+    });
+    const start = place(image, a) - 3 * BLOCK_SIZE;
+    const whole = await bytes(image, start, 12 * BLOCK_SIZE);
+    for (const [offset, length] of [
+      [0, 12 * BLOCK_SIZE],
+      [4095, 2],
+      [3 * BLOCK_SIZE - 1, 10_002],
+    ] as const) {
+      const target = new Uint8Array(length).fill(0xaa);
+      expect(image.readNow(start + offset, target)).toBe(true);
+      expect(target).toEqual(whole.slice(offset, offset + length));
+    }
+    missing.add(b);
+    expect(image.readNow(start, new Uint8Array(12 * BLOCK_SIZE))).toBe(false);
+    expect(image.readNow(start, new Uint8Array(4 * BLOCK_SIZE))).toBe(true);
+    expect(open().readNow(start, new Uint8Array(1))).toBe(false);
+  });
+
   test('a run of one file is one read, cut at the end of the file; behind it are zeroes', async () => {
     const content = new PatternContent(tree);
     const image = open(content);

@@ -38,6 +38,19 @@ describe('the chunk cache', () => {
     expect(upstream.asked).toHaveLength(1);
   });
 
+  it('has at once what it has, and nothing else', async () => {
+    const upstream = new GatedChunks();
+    const cache = new ChunkCache(upstream, { bytesMax: 10_000 });
+    expect(cache.getNow(chunkRef(1))).toBe(undefined);
+    const getting = cache.get(chunkRef(1));
+    expect([cache.getNow(chunkRef(1)), upstream.asked.length]).toEqual([undefined, 1]);
+    upstream.asked[0]!.answer(new Uint8Array(100));
+    const plain = await getting;
+    expect(cache.getNow(chunkRef(1))).toBe(plain);
+    expect(cache.getNow(chunkRef(1, 99))).toBe(undefined);
+    expect(cache.counters).toEqual({ hits: 1, misses: 1 });
+  });
+
   it('keeps no error', async () => {
     const upstream = new GatedChunks();
     const cache = new ChunkCache(upstream, { bytesMax: 10_000 });
@@ -118,6 +131,43 @@ describe('a file', () => {
         expect(Buffer.from(target), `${from}-${to}`).toEqual(content.subarray(from, to));
       }
     }
+  });
+
+  it('gives every range right at once when its chunks are in memory, and before that none', async () => {
+    const store = new StoreWriter();
+    const object = store.object(parts);
+    opened = await openStore(await store.finish());
+    const cache = new ChunkCache(opened.chunks, { bytesMax: 10_000 });
+    const file = { path: Buffer.from('/dir/file'), object, sizeBytes: content.byteLength };
+    const { repository } = opened;
+    const reader = new FileReader({ snapshotId, repository, chunks: cache, fileOf: () => file });
+    expect(reader.readNow(0, 0, new Uint8Array(1))).toBe(false);
+    await reader.read(0, 0, new Uint8Array(5));
+    expect([0, 4, 5].map((from) => reader.readNow(0, from, new Uint8Array(1)))).toEqual([true, true, false]);
+    await reader.read(0, 0, new Uint8Array(content.byteLength));
+    for (let from = 0; from <= content.byteLength; from++) {
+      for (let to = from; to <= content.byteLength; to++) {
+        const target = new Uint8Array(to - from).fill(0xee);
+        expect(reader.readNow(0, from, target)).toBe(true);
+        expect(Buffer.from(target), `${from}-${to}`).toEqual(content.subarray(from, to));
+      }
+    }
+    // Past its end there is nothing to give: `read` says so.
+    expect(reader.readNow(0, 19, new Uint8Array(2))).toBe(false);
+    await cache.close();
+    expect(reader.readNow(0, 0, new Uint8Array(1))).toBe(false);
+  });
+
+  it('whose chunk is shorter than its object says is not given at once', async () => {
+    const store = new StoreWriter();
+    const short: ChunkStore = {
+      get: async () => bytes(5, 1),
+      getNow: () => bytes(4, 1),
+      close: async () => {},
+    };
+    const reader = await readerOf(store, store.object([bytes(5, 1)]), 5, short);
+    await reader.read(0, 0, new Uint8Array(5));
+    expect(reader.readNow(0, 0, new Uint8Array(5))).toBe(false);
   });
 
   it.each([

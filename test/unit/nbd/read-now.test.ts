@@ -1,0 +1,91 @@
+/** READs that are answered in the turn they came in. */
+import { afterEach, describe, expect, test } from 'vitest';
+import { AssertionError } from '../../../src/core/errors.ts';
+import { KiB } from '../../../src/core/units.ts';
+import { commands } from '../../../src/nbd/protocol.ts';
+import { MemoryDevice } from '../../support/memory-device.ts';
+import { startServer, type TestServer, until } from '../../support/nbd-fixture.ts';
+
+let running: TestServer;
+afterEach(() => running.close());
+
+/** Has its first half in memory. */
+class HalfWarmDevice extends MemoryDevice {
+  reads = 0;
+  readsNow = 0;
+  failure: unknown;
+
+  constructor() {
+    super(Uint8Array.from({ length: 256 * KiB }, (_, i) => i % 251));
+  }
+
+  override async read(offset: number, target: Uint8Array): Promise<void> {
+    this.reads++;
+    await super.read(offset, target);
+  }
+
+  readNow(offset: number, target: Uint8Array): boolean {
+    this.readsNow++;
+    if (this.failure !== undefined) throw this.failure;
+    target.fill(0xee);
+    if (offset + target.length > this.sizeBytes / 2) return false;
+    target.set(this.content.subarray(offset, offset + target.length));
+    return true;
+  }
+}
+
+describe('a device that may have the bytes in memory', () => {
+  test.each(['simple', 'structured', 'extended'] as const)('gives the same bytes either way, %s', async (style) => {
+    const device = new HalfWarmDevice();
+    running = await startServer(device);
+    const client = await (await running.client()).go('', { style });
+    for (const [offset, length] of [
+      [0, 1],
+      [511, 4096],
+      [0, 128 * KiB],
+      [1, 128 * KiB],
+      [128 * KiB - 1, 2],
+      [200 * KiB, 5000],
+    ] as const) {
+      const got = await client.read(offset, length);
+      expect(Buffer.compare(got, device.content.subarray(offset, offset + length))).toBe(0);
+    }
+    expect([device.readsNow, device.reads]).toEqual([6, 3]);
+    expect(running.server.counters.bytesRead).toBe(1 + 4096 + 128 * KiB + 128 * KiB + 2 + 5000);
+  });
+
+  test('is not asked at once for more than the limit', async () => {
+    const device = new HalfWarmDevice();
+    running = await startServer(device, { limits: { readNowBytesMax: 4096 } });
+    const client = await (await running.client()).go();
+    await client.read(0, 4096);
+    await client.read(0, 4097);
+    expect([device.readsNow, device.reads]).toEqual([1, 1]);
+  });
+
+  test('answers a whole row of requests of one wake-up, warm and cold ones mixed', async () => {
+    const device = new HalfWarmDevice();
+    running = await startServer(device);
+    const client = await (await running.client()).go();
+    const offsets = Array.from({ length: 60 }, (_, i) => (i % 2 === 0 ? i * 512 : 128 * KiB + i * 512));
+    const cookies = offsets.map((offset) => client.request({ type: commands.NBD_CMD_READ, offset, length: 512 }));
+    for (const _ of offsets) {
+      const { cookie, data } = await client.reply();
+      const offset = offsets[cookies.indexOf(cookie)]!;
+      expect(Buffer.compare(data, device.content.subarray(offset, offset + 512))).toBe(0);
+      cookies[cookies.indexOf(cookie)] = -1n;
+    }
+    expect(new Set(cookies)).toEqual(new Set([-1n]));
+  });
+
+  test('whose assertion fails stops the server', async () => {
+    const device = new HalfWarmDevice();
+    device.failure = new AssertionError('it lies');
+    running = await startServer(device);
+    const client = await (await running.client()).go();
+    client.request({ type: commands.NBD_CMD_READ, offset: 0, length: 512 });
+    await client.closed();
+    await until(() => running.bugs.length > 0);
+    expect(running.bugs).toEqual([device.failure]);
+  });
+});
