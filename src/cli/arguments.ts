@@ -2,6 +2,7 @@
 import { UserError } from '../core/errors.ts';
 import { formatBytes, parseBytes } from '../core/units.ts';
 import type { FreeSpace } from '../ext4/parameters.ts';
+import type { ListenAddress } from '../nbd/listener.ts';
 import type { LogLevel } from '../observability/log.ts';
 import type { CacheArguments } from './cache-options.ts';
 
@@ -58,9 +59,6 @@ export function freeOption(text: string): FreeSpace {
   if (bytes === undefined) throw new UserError(`--free ${text}: write a share such as 25% or a size such as 5G.`);
   return { bytes };
 }
-
-/** Where to listen. */
-export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
 
 /** `tcp://HOST:PORT` or `unix:PATH`. Throws UserError. */
 export function listenOption(text: string): ListenAddress {

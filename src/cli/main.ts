@@ -23,7 +23,7 @@ function packageVersion(): string {
 }
 
 /** What may be given more than once, and yargs' own list of words. */
-const REPEATABLE = ['listen', 'snapshots', '_'];
+const REPEATABLE = ['listen', 'allow', 'snapshots', '_'];
 
 async function main(): Promise<void> {
   const parser = yargs(normaliseArguments(process.argv.slice(2)))

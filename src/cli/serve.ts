@@ -7,9 +7,10 @@ import { OpenStore } from '../exports/open-store.ts';
 import { SnapshotExports } from '../exports/snapshot-exports.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { createLog } from '../observability/log.ts';
-import { answerSupervisor, becomeWorker } from '../supervise/control.ts';
+import { answerSupervisor, becomeWorker, passphraseFromSupervisor } from '../supervise/control.ts';
 import { supervise } from '../supervise/supervisor.ts';
-import { type GlobalArguments, type ListenAddress, listenOption, sizeOption } from './arguments.ts';
+import { type Access, chooseAccess, openDoors, warnOfPlainDisks, workerAccess } from './access.ts';
+import { type GlobalArguments, sizeOption } from './arguments.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
 import { type ListenArguments, listenOptions } from './listen-options.ts';
 import { isVolatile, type OverlayArguments, openOverlays, overlayOptions, whereWritesGo } from './overlay-options.ts';
@@ -17,7 +18,7 @@ import { plakarContents } from './plakar-contents.ts';
 import { type ReadArguments, readOptions } from './read-options.ts';
 import { describeReport, makeReport } from './report.ts';
 import { reportOnSignal, runUntilSignal } from './signals.ts';
-import { chooseStore } from './store.ts';
+import { chooseStore, passphraseOf } from './store.ts';
 
 interface ServeArguments extends GlobalArguments, LayoutArguments, ListenArguments, OverlayArguments, ReadArguments {
   readonly snapshots: readonly string[];
@@ -45,17 +46,18 @@ function options(yargs: Argv<object>) {
 
 async function serve(given: ServeArguments): Promise<void> {
   const log = createLog(given.logLevel);
-  const addresses = given.listen.map(listenOption);
-  if (given.supervise) {
-    await superviseServer(given, addresses, log);
-    return;
-  }
-  const closers = new Closers();
   let report = () => log.info({}, 'Still opening the store: there is nothing to report yet.');
   reportOnSignal(() => report());
   const isWorker = await becomeWorker();
+  const access = isWorker ? workerAccess(given) : await chooseAccess(given, log);
+  if (given.supervise) {
+    report = () => undefined; // Its worker does.
+    await superviseServer(given, access, log);
+    return;
+  }
+  const closers = new Closers();
   try {
-    const { server, exports, store } = await start(given, { log, closers });
+    const { server, exports, store } = await start(given, { log, closers, access, isWorker });
     if (isWorker) answerSupervisor(exports);
     const signals = runUntilSignal();
     const nbd = server(signals.stop);
@@ -64,10 +66,10 @@ async function serve(given: ServeArguments): Promise<void> {
       const values = makeReport({ store, exports, server: nbd });
       log.info(values, describeReport(values));
     };
-    const uris: string[] = [];
-    for (const address of addresses) uris.push((await nbd.listen(address)).uri);
-    // Not before all of them listen: whoever waits for the line shall not see the server fail behind it.
-    for (const uri of uris) process.stdout.write(`ready ${uri}\n`);
+    const doors = await openDoors(access, nbd, log);
+    doors.announce();
+    void doors.connectionEnded?.then(() => signals.stop(undefined));
+    if (store.repository.codecParameters.encryption !== undefined) warnOfPlainDisks(access, doors, log);
     log.info({ store: store.repository.location, snapshots: store.snapshots.length }, whereWritesGo(given));
     await signals.stopped;
     log.info({}, 'Stopping: no new connections; what is in flight is finished.');
@@ -81,18 +83,41 @@ async function serve(given: ServeArguments): Promise<void> {
 }
 
 /** `--supervise`: a process of its own serves, this one keeps it alive and its clients connected. */
-async function superviseServer(given: ServeArguments, addresses: readonly ListenAddress[], log: Log): Promise<void> {
+async function superviseServer(given: ServeArguments, access: Access, log: Log): Promise<void> {
   if (isVolatile(given)) {
     throw new UserError(
       '--supervise needs --overlay DIR: what is in memory only dies with the process that is replaced.',
     );
   }
   const [, script, ...argv] = process.argv;
-  process.exitCode = await supervise({ script: script!, argv, addresses, shared: given.shared, log });
+  process.exitCode = await supervise({
+    script: script!,
+    argv,
+    shared: given.shared,
+    tls: access.tls,
+    allowed: access.allowed,
+    log,
+    passphrase: () => passphraseOf(given),
+    async open(supervisor) {
+      const doors = await openDoors(access, supervisor, log);
+      void doors.connectionEnded?.then(() => supervisor.stop());
+      return (isEncrypted) => {
+        doors.announce();
+        if (isEncrypted) warnOfPlainDisks(access, doors, log);
+      };
+    },
+  });
+}
+
+interface Surroundings {
+  readonly log: Log;
+  readonly closers: Closers;
+  readonly access: Access;
+  readonly isWorker: boolean;
 }
 
 /** Opens everything that a server needs. What is open is in `closers`, also after a failure. */
-async function start(given: ServeArguments, { log, closers }: { log: Log; closers: Closers }) {
+async function start(given: ServeArguments, { log, closers, access, isWorker }: Surroundings) {
   const placed = given.snapshots.map(parsePlacedSelector);
   const selectors = placed.filter(({ at }) => at === undefined).map(({ selector }) => selector);
   const composed = placed.filter(({ at }) => at !== undefined);
@@ -102,6 +127,7 @@ async function start(given: ServeArguments, { log, closers }: { log: Log; closer
   const { plakarLocation, ...chosen } = chooseStore(given, log);
   const store = await OpenStore.open({
     ...chosen,
+    keys: isWorker ? { ...chosen.keys, passphrase: passphraseFromSupervisor } : chosen.keys,
     cacheBytesMax: sizeOption('cache-memory', given.cacheMemory),
     // Replies have a half of their own: a client that does not read must not stop the fetches of others.
     inflightBytesMax: inflightBytes / 2,
@@ -114,6 +140,14 @@ async function start(given: ServeArguments, { log, closers }: { log: Log; closer
   closers.add(() => exports.close());
   if (placed.length > 0) await exports.openDefault();
   const server = (onBug: (bug: unknown) => void) =>
-    new NbdServer({ catalog: exports, log, shared: given.shared, repliesInFlightBytesMax: inflightBytes / 2, onBug });
+    new NbdServer({
+      catalog: exports,
+      log,
+      shared: given.shared,
+      repliesInFlightBytesMax: inflightBytes / 2,
+      tls: access.tls,
+      allowed: access.allowed,
+      onBug,
+    });
   return { store, exports, server };
 }

@@ -41,3 +41,8 @@ export function chooseStore(given: GlobalArguments, log?: Log): ChosenStore {
     progress: openProgress(given.logLevel, log),
   };
 }
+
+/** The passphrase of that store, looked for now. */
+export function passphraseOf({ store, keyfile }: Pick<GlobalArguments, 'store' | 'keyfile'>): Promise<Uint8Array> {
+  return keySource({ keyfile, configured: resolveStore(store, process.env) }).passphrase();
+}

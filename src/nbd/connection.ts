@@ -2,14 +2,16 @@
  * One client's socket, the only place that touches it: bytes in, bytes out, and the end.
  *
  *   haggling -> transmission -> lingering -> closed
- *       |                           |
- *       +---------------------------+   every state leads to closed when the socket fails
+ *     |  ^ |                        |
+ *     |  | +------------------------+   every state leads to closed when the socket fails
+ *   securing                            the TLS handshake; afterwards bytes go through the socket around the first one
  *
  * Sockets allow half-open use: a client may shut down its sending side and still gets its replies. When the server is
  * done it shuts down its own side and lingers: bytes that come then are thrown away until the client closes too, since
  * closing on unread bytes would reset the connection and could take the last replies with it.
  */
 import type { Socket } from 'node:net';
+import { TLSSocket } from 'node:tls';
 import type { ProtocolError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { Flight } from './flight.ts';
@@ -17,6 +19,8 @@ import { type Attachment, Haggling, type HagglingHost, type HagglingShared } fro
 import { greeting, type Session } from './handshake.ts';
 import { Inbox } from './inbox.ts';
 import { Outbox } from './outbox.ts';
+import type { TlsCredentials } from './tls-credentials.ts';
+import { upgradeToTls } from './tls-upgrade.ts';
 import { Transmission, type TransmissionHost, type TransmissionShared } from './transmission.ts';
 import type { Peer } from './writers.ts';
 
@@ -30,18 +34,24 @@ export class Connection implements HagglingHost, TransmissionHost {
   readonly log: Log;
   readonly peer: Peer;
   readonly #shared: ConnectionShared;
-  readonly #socket: Socket;
+  /** The one that was accepted, or its encrypted self. */
+  #socket: Socket;
   /** Called once, when the socket is closed and nothing of the connection is in flight. */
   readonly #done: () => void;
   readonly #inbox = new Inbox();
-  readonly #outbox: Outbox;
+  #outbox: Outbox | undefined;
   readonly #haggling: Haggling;
   #transmission: Transmission | undefined;
   #attachment: Attachment | undefined;
   #lingering: NodeJS.Timeout | undefined;
   #inputEnded = false;
+  #isSecuring = false;
   #closing = false;
   #socketClosed = false;
+  readonly #onData = (chunk: Buffer) => this.#receive(chunk);
+  readonly #onEnd = () => this.#endInput();
+  readonly #onDrain = () => this.#caughtUp();
+  readonly #onError = (error: Error) => this.log.debug({ error: error.message }, 'the connection failed');
 
   constructor(shared: ConnectionShared, socket: Socket, { peer, done }: { peer: Peer; done: () => void }) {
     this.#shared = shared;
@@ -49,12 +59,9 @@ export class Connection implements HagglingHost, TransmissionHost {
     this.peer = peer;
     this.#done = done;
     this.log = withPeer(shared.log, peer);
-    this.#outbox = new Outbox(socket, (flights) => this.#sent(flights));
     this.#haggling = new Haggling(shared, this, this.#inbox);
-    socket.on('data', (chunk: Buffer) => this.#receive(chunk));
-    socket.on('end', () => this.#endInput());
-    socket.on('drain', () => this.#caughtUp());
-    socket.on('error', (error) => this.log.debug({ error: error.message }, 'the connection failed'));
+    this.#listen(socket);
+    // Also for its encrypted self, which closes it.
     socket.on('close', () => this.#closed());
     socket.write(greeting());
   }
@@ -66,7 +73,7 @@ export class Connection implements HagglingHost, TransmissionHost {
 
   /** performance.now() since when the client has read none of the replies it is owed; undefined if it is owed none. */
   get unreadSinceMs(): number | undefined {
-    return this.#transmission === undefined ? undefined : this.#outbox.waitingSinceMs;
+    return this.#outbox?.waitingSinceMs;
   }
 
   /** Finishes what is in flight, refuses the rest and closes. */
@@ -93,14 +100,29 @@ export class Connection implements HagglingHost, TransmissionHost {
   }
 
   send(bytes: Buffer, flight: Flight): void {
-    this.#outbox.send(bytes, flight);
+    this.#outbox!.send(bytes, flight);
+  }
+
+  startTls(replies: readonly Uint8Array[], credentials: TlsCredentials): void {
+    const socket = this.#socket;
+    this.#isSecuring = true;
+    socket.pause().off('data', this.#onData).off('end', this.#onEnd).off('drain', this.#onDrain);
+    // Only when they are out may encrypted bytes follow.
+    socket.write(Buffer.concat(replies), (error) => {
+      if (error || this.#closing) return;
+      upgradeToTls(socket, credentials.options, this.#inbox.takeRest(), {
+        established: (secured) => this.#secured(secured),
+        failed: (reason) => this.#failedTls(reason),
+      });
+    });
   }
 
   enter(session: Session, attachment: Attachment): void {
     const { lease } = attachment;
+    this.#outbox = new Outbox(this.#socket, (flights) => this.#sent(flights));
     this.#attachment = attachment;
     this.log.info(
-      { export: lease.name, style: session.style, readOnly: lease.readOnly },
+      { export: lease.name, style: session.style, readOnly: lease.readOnly, tls: protocolOf(this.#socket) },
       `attached to "${lease.name}"`,
     );
     this.#transmission = new Transmission(this.#shared, this, { session, lease, inbox: this.#inbox });
@@ -115,6 +137,10 @@ export class Connection implements HagglingHost, TransmissionHost {
     this.#closing = true;
     this.log.debug({}, `closing: ${reason}`);
     this.#inbox.clear();
+    if (this.#isSecuring) {
+      this.#socket.destroy();
+      return;
+    }
     this.#socket.resume();
     this.#socket.end();
     this.#lingering = setTimeout(() => this.#socket.destroy(), this.#shared.limits.lingerMsMax);
@@ -145,15 +171,33 @@ export class Connection implements HagglingHost, TransmissionHost {
 
   // --- the socket ---
 
+  #listen(socket: Socket): void {
+    socket.on('data', this.#onData).on('end', this.#onEnd).on('drain', this.#onDrain).on('error', this.#onError);
+  }
+
+  #secured(socket: TLSSocket): void {
+    if (this.#closing) return;
+    this.#isSecuring = false;
+    this.#socket = socket;
+    this.#listen(socket);
+    this.#haggling.secured();
+  }
+
+  #failedTls(reason: string): void {
+    if (this.#closing) return;
+    this.#shared.counters.connectionsRefused++;
+    this.destroy(`the TLS handshake failed: ${reason}`);
+  }
+
   #receive(chunk: Buffer): void {
     if (this.#closing) return;
     this.#inbox.push(chunk);
-    this.#outbox.hold();
+    this.#outbox?.hold();
     try {
       if (this.#transmission === undefined) this.#haggling.pump();
       else this.#transmission.pump();
     } finally {
-      this.#outbox.letGo();
+      this.#outbox?.letGo();
     }
     if (this.#closing) this.#inbox.clear();
     else if (this.#inbox.pendingBytes > 0) this.#socket.pause();
@@ -199,9 +243,14 @@ export class Connection implements HagglingHost, TransmissionHost {
     }
     const wasFinished = this.#transmission.isFinished;
     this.#transmission.lose();
-    this.#outbox.close();
+    this.#outbox?.close();
     if (wasFinished) this.#done();
   }
+}
+
+/** `TLSv1.3`; undefined without TLS. */
+function protocolOf(socket: Socket): string | undefined {
+  return (socket instanceof TLSSocket && socket.getProtocol()) || undefined;
 }
 
 /** A log whose lines name the client. */

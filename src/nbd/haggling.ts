@@ -6,6 +6,7 @@
  *              |         |        |
  *              |         |        +-> asking -> header   the catalog is asked; nothing is parsed meanwhile
  *              +-> skip -+                               too much data: thrown away, NBD_REP_ERR_TOO_BIG
+ *                        +-> securing -> header          the TLS handshake; what comes belongs to it
  *   any -> over                                          transmission, or the connection closes
  */
 import { CorruptStoreError, OverlayError, ProtocolError, StoreUnavailableError, UserError } from '../core/errors.ts';
@@ -23,12 +24,14 @@ import {
   type Refusal,
   refusals,
   refuse,
+  refuseTooBig,
   type Session,
 } from './handshake.ts';
 import type { Inbox } from './inbox.ts';
 import type { NbdLimits } from './limits.ts';
 import { contextsOf } from './meta-context.ts';
 import { IHAVEOPT, nameOf, nbdClientFlags, nbdOption, optionReplies, options } from './protocol.ts';
+import type { TlsCredentials, TlsTerms } from './tls-credentials.ts';
 import type { Peer, WriterHold, Writers } from './writers.ts';
 
 /** What a handshake shares with all others of its server. */
@@ -38,6 +41,8 @@ export interface HagglingShared {
   readonly writers: Writers | undefined;
   readonly limits: NbdLimits;
   readonly minimumBlock: number;
+  /** Undefined: no TLS. */
+  readonly tls: TlsTerms | undefined;
 }
 
 /** What a handshake needs from its connection. */
@@ -46,6 +51,8 @@ export interface HagglingHost {
   readonly peer: Peer;
   /** Sends replies. False: the client reads them too slowly; call `catchUp` when it has read them. */
   sendReplies(replies: readonly Uint8Array[]): boolean;
+  /** Sends replies; behind them the TLS handshake begins, with what is left in the inbox. Then `secured`, or the connection closes. */
+  startTls(replies: readonly Uint8Array[], credentials: TlsCredentials): void;
   /** The client has an export: `attachment` is the connection's to release. */
   enter(session: Session, attachment: Attachment): void;
   /** The connection is to be closed, once what was sent is out. */
@@ -67,10 +74,11 @@ export class Haggling {
   readonly #host: HagglingHost;
   readonly #inbox: Inbox;
 
-  #stage: 'flags' | 'header' | 'data' | 'skip' | 'asking' | 'over' = 'flags';
+  #stage: 'flags' | 'header' | 'data' | 'skip' | 'asking' | 'securing' | 'over' = 'flags';
   #state: HaggleState | undefined;
   #option = 0;
   #dataLeft = 0;
+  #optionBytes = 0;
   #optionCount = 0;
   #receivedBytes = 0;
   #clogged = false;
@@ -99,6 +107,13 @@ export class Haggling {
     while (!this.#clogged && this.#step());
     // A client may have shut down its sending side; once all it sent is answered there is nothing to wait for.
     if (this.#inputEnded && !this.#clogged && this.waitsForClient) this.#close('the client closed the connection');
+  }
+
+  /** The TLS handshake is done: options begin anew. */
+  secured(): void {
+    if (this.#stage !== 'securing') return;
+    this.#stage = 'header';
+    this.pump();
   }
 
   /** The client has read what made `sendReplies` say no. */
@@ -136,9 +151,10 @@ export class Haggling {
       case 'skip':
         this.#dataLeft -= this.#inbox.skip(this.#dataLeft);
         if (this.#dataLeft > 0) return false;
-        this.#apply(refuse(this.#state!, this.#option, refusals.tooBig));
+        this.#apply(refuseTooBig(this.#state!, this.#option, this.#optionBytes));
         return true;
       case 'asking':
+      case 'securing':
       case 'over':
         return false;
     }
@@ -147,7 +163,8 @@ export class Haggling {
   #readFlags(): boolean {
     if (!this.#inbox.take(nbdClientFlags.sizeBytes)) return false;
     const { flags } = nbdClientFlags.read(this.#inbox.source, this.#inbox.offset);
-    this.#state = begin(flags);
+    const { tls } = this.#shared;
+    this.#state = begin(flags, tls === undefined ? 'off' : tls.required ? 'required' : 'offered');
     if (this.#state === undefined)
       return this.#breach(`the client set unknown handshake flags: 0x${flags.toString(16)}`);
     this.#stage = 'header';
@@ -166,6 +183,7 @@ export class Haggling {
       return this.#breach(`a handshake of more than ${handshakeBytesMax} bytes`);
     }
     this.#option = option;
+    this.#optionBytes = length;
     this.#dataLeft = length;
     this.#stage = length > optionBytesMax ? 'skip' : 'data';
     return true;
@@ -269,6 +287,12 @@ export class Haggling {
   }
 
   #apply({ replies, next }: Answer): void {
+    if (next.to === 'tls') {
+      this.#state = next.state;
+      this.#stage = 'securing';
+      this.#host.startTls(replies, this.#shared.tls!.credentials);
+      return;
+    }
     if (!this.#host.sendReplies(replies)) this.#clogged = true;
     if (next.to === 'close') {
       this.#close(next.reason);

@@ -4,13 +4,14 @@
  *
  *   greeting -> client flags -> [ option -> replies ]* -> transmission
  *                    |                |                        (GO, EXPORT_NAME)
+ *                    |                +-> tls -> [ option ...  (STARTTLS: begins anew, flags apart)
  *                    +----------------+-> close                (ABORT, EXPORT_NAME refused, unknown client flags)
  *
  *   style: simple -> structured (NBD_OPT_STRUCTURED_REPLY)
  *          simple | structured -> extended (NBD_OPT_EXTENDED_HEADERS), never back
  *
  * Clients without fixed newstyle may send NBD_OPT_EXPORT_NAME only; the others are honoured for them too, as the
- * specification allows. TLS is not offered: NBD_OPT_STARTTLS is one of the options answered NBD_REP_ERR_UNSUP.
+ * specification allows.
  */
 import type { ExportSummary } from '../core/export-catalog.ts';
 import { BLOCK_SIZE } from '../core/units.ts';
@@ -41,6 +42,7 @@ import {
   options,
   transmissionFlags,
 } from './protocol.ts';
+import { judgeByTls, type TlsState } from './starttls.ts';
 
 /** How replies are framed in transmission. */
 export type ReplyStyle = 'simple' | 'structured' | 'extended';
@@ -54,6 +56,7 @@ export interface SelectedContext {
 export interface HaggleState {
   /** The client declined the zeroes behind the answer to NBD_OPT_EXPORT_NAME. */
   readonly noZeroes: boolean;
+  readonly tls: TlsState;
   readonly style: ReplyStyle;
   /** From the last NBD_OPT_SET_META_CONTEXT, if it succeeded: good for this export name only. */
   readonly selected: { readonly exportName: string; readonly contexts: readonly SelectedContext[] } | undefined;
@@ -87,6 +90,8 @@ export interface Refusal {
 
 export type Next =
   | { readonly to: 'options'; readonly state: HaggleState }
+  /** A TLS handshake; `state` holds once that is done. */
+  | { readonly to: 'tls'; readonly state: HaggleState }
   | { readonly to: 'transmission'; readonly session: Session }
   | { readonly to: 'close'; readonly reason: string };
 
@@ -121,10 +126,11 @@ export function greeting(): Uint8Array {
 }
 
 /** The state after the client's flags; undefined if it set one that was not offered: "the server MUST drop the TCP connection". */
-export function begin(clientFlags: number): HaggleState | undefined {
+export function begin(clientFlags: number, tls: Exclude<TlsState, 'established'>): HaggleState | undefined {
   if ((clientFlags & ~allHandshakeFlags) !== 0) return undefined;
   return {
     noZeroes: (clientFlags & handshakeFlags.NBD_FLAG_NO_ZEROES) !== 0,
+    tls,
     style: 'simple',
     selected: undefined,
   };
@@ -132,6 +138,9 @@ export function begin(clientFlags: number): HaggleState | undefined {
 
 /** Answers one option, or says what must be known first. */
 export function decide(state: HaggleState, { option, data }: Option): Decision {
+  const byTls = judgeByTls(state.tls, option, data.byteLength);
+  if (byTls === 'start') return startTls(state);
+  if (byTls !== undefined) return refuse(state, option, byTls);
   switch (option) {
     case options.NBD_OPT_EXPORT_NAME:
       return decideExportName(state, data);
@@ -172,10 +181,22 @@ export function refuse(state: HaggleState, option: number, { reply, message }: R
   return { replies: [encodeErrorReply(option, reply, message)], next: { to: 'options', state: next } };
 }
 
+/** The answer to an option that is larger than what is read. */
+export function refuseTooBig(state: HaggleState, option: number, dataBytes: number): Answer {
+  const byTls = judgeByTls(state.tls, option, dataBytes);
+  return refuse(state, option, byTls === undefined || byTls === 'start' ? refusals.tooBig : byTls);
+}
+
 export const refusals = {
   tooBig: { reply: optionReplies.NBD_REP_ERR_TOO_BIG, message: 'the option carries too much data' },
   shutdown: { reply: optionReplies.NBD_REP_ERR_SHUTDOWN, message: 'the server is shutting down' },
 } as const satisfies Record<string, Refusal>;
+
+/** What was agreed on in clear may have been put in by somebody in between: it is forgotten. */
+function startTls({ noZeroes }: HaggleState): Answer {
+  const state: HaggleState = { noZeroes, tls: 'established', style: 'simple', selected: undefined };
+  return { replies: [ack(options.NBD_OPT_STARTTLS)], next: { to: 'tls', state } };
+}
 
 function ack(option: number): Uint8Array {
   return encodeReply(option, optionReplies.NBD_REP_ACK);

@@ -70,6 +70,12 @@ export class Inbox {
     return this.source.subarray(this.offset, this.offset + length);
   }
 
+  /** Takes all that is there, as a view; no piece has begun. */
+  takeRest(): Buffer {
+    const { pendingBytes } = this;
+    return pendingBytes > 0 && this.take(pendingBytes) ? this.view(pendingBytes) : nothing;
+  }
+
   /** Throws away up to `length` bytes of what is there; returns how many. */
   skip(length: number): number {
     const part = Math.min(this.pendingBytes, length);

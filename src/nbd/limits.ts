@@ -11,7 +11,7 @@ export interface NbdLimits {
   /** Options in one handshake. `nbdinfo --list` over a store of 500 snapshots asks for each. */
   readonly handshakeOptionsMax: number;
   /**
-   * Connections at once. Each costs some 20 KiB, and qemu or the kernel open at most 16 each. When all are taken, a
+   * Connections at once. Each costs some 20 KiB, with TLS some 100, and qemu or the kernel open at most 16 each. When all are taken, a
    * newcomer displaces the one that has haggled longest; connections that serve a disk are never displaced.
    */
   readonly connectionsMax: number;
@@ -50,6 +50,8 @@ export interface NbdLimits {
   readonly drainMsMax: number;
   /** Milliseconds between our last byte and the client's close, in which its further bytes are thrown away: an early close would reset the connection and lose replies. */
   readonly lingerMsMax: number;
+  /** Milliseconds between two lines of the log about clients whom no --allow lets in. */
+  readonly refusalLogMs: number;
   /** Bytes of reply buffers kept for reuse. Replies of 64 requests of 64 KiB. */
   readonly pooledBytesMax: number;
 }
@@ -73,5 +75,6 @@ export const nbdLimits: NbdLimits = {
   idleMsMax: 0,
   drainMsMax: 5_000,
   lingerMsMax: 1_000,
+  refusalLogMs: 10_000,
   pooledBytesMax: 8 * MiB,
 };

@@ -1,15 +1,34 @@
-/** Where clients connect: TCP ports and Unix sockets. */
-import { existsSync } from 'node:fs';
+/** Where clients connect: TCP ports, Unix sockets, and sockets of either kind that somebody else has opened. */
+import { existsSync, fstatSync, readFileSync, readlinkSync } from 'node:fs';
 import { lstat, unlink } from 'node:fs/promises';
-import { connect, createServer, type Server, type Socket } from 'node:net';
+import { connect, createServer, type Server, Socket } from 'node:net';
 import { dirname } from 'node:path';
 import { UserError } from '../core/errors.ts';
+import { isLoopback } from './addresses.ts';
+import type { Transport } from './doorkeeper.ts';
 
-export type ListenAddress = { readonly host: string; readonly port: number } | { readonly path: string };
+/** `fd`: a socket that listens already. */
+export type ListenAddress =
+  | { readonly host: string; readonly port: number }
+  | { readonly path: string }
+  | { readonly fd: number };
 
-export interface Listener {
-  /** How clients name it: `nbd://127.0.0.1:10809/` or `nbd+unix:///?socket=PATH`. */
+export interface ListenOptions {
+  /** Clients get nothing without TLS, so the URI says so. */
+  readonly tlsRequired: boolean;
+  accept(socket: Socket, via: Transport): void;
+}
+
+/** A place where clients can connect. */
+export interface Listening {
+  /** How clients name it: `nbd://127.0.0.1:10809/` or `nbd+unix:///?socket=PATH`, with `nbds` where TLS is required. */
   readonly uri: string;
+  readonly transport: Transport;
+  /** Other machines may connect. */
+  readonly isExposed: boolean;
+}
+
+export interface Listener extends Listening {
   /** Stops accepting; connections live on. Removes a Unix socket's file. */
   close(): void;
 }
@@ -25,19 +44,66 @@ const PRIVATE_UMASK = 0o177;
  * Listens and hands over each connection. Port 0 takes any that is free. Rejects with UserError if it cannot: in use,
  * not allowed, no such directory. A socket file that nobody answers on is left over from a crash and replaced.
  */
-export async function listen(address: ListenAddress, accept: (socket: Socket) => void): Promise<Listener> {
+export async function listen(address: ListenAddress, { tlsRequired, accept }: ListenOptions): Promise<Listener> {
+  let transport: Transport = 'path' in address ? 'unix' : 'tcp';
   const options = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS };
-  const server = createServer(options, accept);
-  if ('path' in address) {
-    await listenOnPath(server, address.path);
-    return { uri: `nbd+unix:///?socket=${encodePath(address.path)}`, close: () => server.close() };
+  const server = createServer(options, (socket) => accept(socket, transport));
+  if ('path' in address) await listenOnPath(server, address.path);
+  else if ('fd' in address) await listenOnDescriptor(server, address.fd);
+  else await listenOnPort(server, address);
+  const scheme = tlsRequired ? 'nbds' : 'nbd';
+  const bound = server.address();
+  const close = () => void server.close();
+  if (typeof bound !== 'object' || bound === null) {
+    transport = 'unix';
+    const path = 'fd' in address ? pathOfDescriptor(address.fd) : (bound ?? '');
+    return { uri: `${scheme}+unix:///?socket=${encodePath(path)}`, transport, isExposed: false, close };
   }
-  const { host } = address;
-  const port = await listenOnPort(server, address);
-  return { uri: `nbd://${host.includes(':') ? `[${host}]` : host}:${port}/`, close: () => server.close() };
+  const host = 'host' in address ? address.host : bound.address;
+  const uri = `${scheme}://${host.includes(':') ? `[${host}]` : host}:${bound.port}/`;
+  return { uri, transport, isExposed: !isLoopback(bound.address), close };
 }
 
-async function listenOnPort(server: Server, { host, port }: { host: string; port: number }): Promise<number> {
+async function listenOnDescriptor(server: Server, fd: number): Promise<void> {
+  try {
+    await listening(server, () => server.listen({ fd }));
+  } catch (error) {
+    throw explain(error, `descriptor ${fd}`, 'give each listening socket to one program only');
+  }
+}
+
+/** The path of a Unix socket that somebody else has bound; a name in place of one that cannot be found out. */
+function pathOfDescriptor(fd: number): string {
+  try {
+    const inode = /\d+/.exec(readlinkSync(`/proc/self/fd/${fd}`))?.[0];
+    const line = readFileSync('/proc/self/net/unix', 'latin1')
+      .split('\n')
+      .find((candidate) => candidate.split(/\s+/)[6] === inode);
+    const path = /^(?:\S+\s+){7}(.+)$/.exec(line ?? '')?.[1];
+    if (path !== undefined) return Buffer.from(path, 'latin1').toString();
+  } catch (error) {
+    // Only Linux has /proc: without it the clients' way in has to be known from elsewhere.
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+  }
+  return `descriptor ${fd}`;
+}
+
+/** A connection that somebody else has accepted, on a descriptor that this process was started with. Throws UserError. */
+export function openConnection(fd: number): Socket {
+  try {
+    if (fstatSync(fd).isSocket()) {
+      const socket = new Socket({ fd, readable: true, writable: true, allowHalfOpen: true });
+      return socket.setNoDelay(true).setKeepAlive(true, KEEP_ALIVE_MS);
+    }
+  } catch (error) {
+    throw new UserError(`descriptor ${fd} cannot be used (${(error as NodeJS.ErrnoException).code}): is it open?`, {
+      cause: error,
+    });
+  }
+  throw new UserError(`descriptor ${fd} is no socket: it must be a connection that a client has made`);
+}
+
+async function listenOnPort(server: Server, { host, port }: { host: string; port: number }): Promise<void> {
   try {
     await listening(server, () => server.listen({ host, port }));
   } catch (error) {
@@ -47,8 +113,6 @@ async function listenOnPort(server: Server, { host, port }: { host: string; port
       'stop the program that has it, or choose another port (0 takes a free one)',
     );
   }
-  const bound = server.address();
-  return typeof bound === 'object' && bound !== null ? bound.port : port;
 }
 
 async function listenOnPath(server: Server, path: string): Promise<void> {

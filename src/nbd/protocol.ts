@@ -55,6 +55,7 @@ export const optionReplies = {
   NBD_REP_ERR_UNSUP: error31(1),
   NBD_REP_ERR_POLICY: error31(2),
   NBD_REP_ERR_INVALID: error31(3),
+  NBD_REP_ERR_TLS_REQD: error31(5),
   NBD_REP_ERR_UNKNOWN: error31(6),
   NBD_REP_ERR_SHUTDOWN: error31(7),
   NBD_REP_ERR_TOO_BIG: error31(9),

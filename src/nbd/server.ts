@@ -4,14 +4,17 @@
 import type { Socket } from 'node:net';
 import type { ExportCatalog } from '../core/export-catalog.ts';
 import type { Log } from '../core/log.ts';
+import type { AllowList } from './addresses.ts';
 import { Connection, type ConnectionShared } from './connection.ts';
 import { type NbdCounters, zeroCounters } from './counters.ts';
+import { Doorkeeper, type Transport } from './doorkeeper.ts';
 import { describeError } from './errno.ts';
 import { FramePool } from './frame-pool.ts';
 import { InFlight } from './in-flight.ts';
 import { type NbdLimits, nbdLimits } from './limits.ts';
-import { type ListenAddress, type Listener, listen } from './listener.ts';
-import { type Peer, Writers } from './writers.ts';
+import { type ListenAddress, type Listener, type Listening, listen } from './listener.ts';
+import type { TlsTerms } from './tls-credentials.ts';
+import { Writers } from './writers.ts';
 
 export interface NbdServerOptions {
   readonly catalog: ExportCatalog;
@@ -24,6 +27,10 @@ export interface NbdServerOptions {
   readonly limits?: Partial<NbdLimits>;
   /** Advertised in NBD_INFO_BLOCK_SIZE, and enforced: 1 (the default), 512 or 4096 bytes. */
   readonly minimumBlockBytes?: 1 | 512 | 4096;
+  /** Undefined: no TLS. */
+  readonly tls?: TlsTerms | undefined;
+  /** Who may connect over TCP; undefined: everybody. */
+  readonly allowed?: AllowList | undefined;
   /** A bug showed, and the server has stopped serving: the process should say so and exit. Called once. */
   onBug(error: unknown): void;
   /** The clock of messages. */
@@ -39,6 +46,7 @@ export class NbdServer {
   readonly #options: NbdServerOptions;
   readonly #limits: NbdLimits;
   readonly #inFlight: InFlight;
+  readonly #doorkeeper: Doorkeeper;
   readonly #connectionShared: ConnectionShared;
   readonly #listeners: Listener[] = [];
   /** In order of arrival. */
@@ -53,12 +61,14 @@ export class NbdServer {
     const { limits, repliesInFlightBytesMax, catalog, log } = options;
     this.#limits = withBudget({ ...nbdLimits, ...limits }, repliesInFlightBytesMax);
     this.#inFlight = new InFlight(this.#limits);
+    this.#doorkeeper = new Doorkeeper(log, options.allowed);
     this.#connectionShared = {
       catalog,
       log,
       writers: options.shared === true ? undefined : new Writers(options.now ?? (() => new Date())),
       limits: this.#limits,
       minimumBlock: options.minimumBlockBytes ?? 1,
+      tls: options.tls,
       inFlight: this.#inFlight,
       frames: new FramePool(this.#limits.pooledBytesMax),
       counters: this.counters,
@@ -69,14 +79,21 @@ export class NbdServer {
   }
 
   /**
-   * Listens on one more address: `{ host, port }`, port 0 for a free one, or `{ path }` of a Unix socket (mode 0600).
-   * Rejects with UserError, whose message says what to do.
+   * Listens on one more address: `{ host, port }`, port 0 for a free one, `{ path }` of a Unix socket (mode 0600), or
+   * `{ fd }` of a socket that listens already. Rejects with UserError, whose message says what to do.
    */
-  async listen(address: ListenAddress): Promise<{ readonly uri: string }> {
-    const listener = await listen(address, (socket) => this.#accept(socket, address));
+  async listen(address: ListenAddress): Promise<Listening> {
+    const tlsRequired = this.#options.tls?.required === true;
+    const listener = await listen(address, { tlsRequired, accept: (socket, via) => this.#accept(socket, via) });
     if (this.#stopped) listener.close();
     this.#listeners.push(listener);
-    return { uri: listener.uri };
+    return listener;
+  }
+
+  /** Serves a connection that somebody else has accepted; resolves when it has ended. */
+  serve(socket: Socket): Promise<void> {
+    const via = socket.remoteAddress === undefined ? 'unix' : 'tcp';
+    return new Promise((resolve) => this.#accept(socket, via, resolve));
   }
 
   /**
@@ -109,13 +126,14 @@ export class NbdServer {
     this.#listeners.length = 0;
   }
 
-  #accept(socket: Socket, address: ListenAddress): void {
+  #accept(socket: Socket, via: Transport, ended?: () => void): void {
     const { counters } = this;
-    const peer = peerOf(socket, address);
+    const peer = this.#doorkeeper.admit(socket, via);
     if (peer === undefined || this.#stopped || !this.#makeRoom()) {
       counters.connectionsRefused++;
       if (peer !== undefined) this.#options.log.warn({ client: peer.text }, 'connection refused: all places are taken');
       socket.destroy();
+      ended?.();
       return;
     }
     counters.connectionsTotal++;
@@ -124,6 +142,7 @@ export class NbdServer {
       counters.connectionsOpen--;
       this.#connections.delete(connection);
       if (this.#connections.size === 0) this.#emptied?.();
+      ended?.();
     };
     const connection = new Connection(this.#connectionShared, socket, { peer, done });
     this.#connections.add(connection);
@@ -168,13 +187,4 @@ function withBudget(limits: NbdLimits, budget: number | undefined): NbdLimits {
   const repliesInFlightBytesMax = budget ?? limits.repliesInFlightBytesMax;
   const bytesPerConnectionMax = Math.min(limits.bytesPerConnectionMax, Math.ceil(repliesInFlightBytesMax / 4));
   return { ...limits, repliesInFlightBytesMax, bytesPerConnectionMax };
-}
-
-/** Who has connected; undefined if it is gone already, which is when TCP knows no address. */
-function peerOf({ remoteAddress, remotePort }: Socket, listening: ListenAddress): Peer | undefined {
-  if ('path' in listening) return { client: 'unix', text: 'a client on a Unix socket' };
-  if (remoteAddress === undefined) return undefined;
-  // An IPv4 address as a socket for both families shows it.
-  const address = remoteAddress.replace(/^::ffff:(?=\d+\.)/, '');
-  return { client: address, text: `${address.includes(':') ? `[${address}]` : address}:${remotePort}` };
 }

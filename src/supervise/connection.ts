@@ -2,6 +2,7 @@
  * One client and its connection to the worker, the only place that touches the two sockets.
  *
  *   waiting -> replaying -> relaying -> waiting        a worker came, answered as the last one had, died
+ *   waiting | relaying -> securing -> waiting          the TLS handshake, which ends here; no worker has part in it
  *   any -> closing                                     the client left, or there is nothing more to relay
  *
  * Back-pressure goes through: while one socket does not take what it is given, or a request has no room, the other one
@@ -13,6 +14,8 @@ import type { Log } from '../core/log.ts';
 import type { ReplyStyle } from '../nbd/handshake.ts';
 import { type InFlight, InFlightAccount } from '../nbd/in-flight.ts';
 import { nbdLimits } from '../nbd/limits.ts';
+import type { TlsTerms } from '../nbd/tls-credentials.ts';
+import { upgradeToTls } from '../nbd/tls-upgrade.ts';
 import type { Peer, Writers } from '../nbd/writers.ts';
 import type { DeviceIdentity } from './control.ts';
 import { HandshakeRelay } from './handshake-relay.ts';
@@ -25,6 +28,7 @@ export interface RelayShared {
   readonly log: Log;
   readonly limits: SuperviseLimits;
   readonly writers: Writers | undefined;
+  readonly tls: TlsTerms | undefined;
   readonly inFlight: InFlight;
   /** No worker will follow the one there is: what it closes is closed. */
   readonly isStopping: boolean;
@@ -47,7 +51,8 @@ interface Replay {
 
 export class RelayedConnection {
   readonly #shared: RelayShared;
-  readonly #client: Socket;
+  /** The one that was accepted, or its encrypted self. */
+  #client: Socket;
   readonly #peer: Peer;
   /** Called once, when the client is gone and nothing of it is in flight. */
   readonly #done: () => void;
@@ -55,6 +60,8 @@ export class RelayedConnection {
   readonly #unanswered: Unanswered;
   #transmission: Transmission | undefined;
   #worker: Socket | undefined;
+  /** Where the worker listens that there is. */
+  #workerPath: string | undefined;
   #replay: Replay | undefined;
   /** Bytes go on to the worker at once; else they are kept, and replayed. */
   #isForwarding = false;
@@ -63,6 +70,12 @@ export class RelayedConnection {
   #clientClosed = false;
   #isDone = false;
   #timer: NodeJS.Timeout | undefined;
+  /** Runs during the TLS handshake. */
+  #securing: NodeJS.Timeout | undefined;
+  readonly #onData = (chunk: Buffer) => this.#receiveFromClient(chunk);
+  readonly #onEnd = () => this.#endInput();
+  readonly #onDrain = () => this.#steer();
+  readonly #onError = (error: Error) => this.#log('debug', `the connection failed: ${error.message}`);
   /** What is to be sent when the chunk at hand has been worked off. */
   #toClient: Uint8Array[] = [];
   #toWorker: Uint8Array[] = [];
@@ -79,14 +92,14 @@ export class RelayedConnection {
       identify: (name) => shared.identify(name),
       sendClient: (bytes) => this.#toClient.push(bytes),
       sendWorker: (bytes) => this.#sendWorker(bytes),
+      tls: shared.tls,
+      startTls: (answer, received) => this.#startTls(answer, received),
       flush: () => this.#flush(),
       enter: (style, rest) => this.#enter(style, rest),
       close: (reason) => this.#close(reason),
     });
-    client.on('data', (chunk: Buffer) => this.#receiveFromClient(chunk));
-    client.on('end', () => this.#endInput());
-    client.on('drain', () => this.#steer());
-    client.on('error', (error) => shared.log.debug({ client: peer.text, error: error.message }, 'connection failed'));
+    this.#listen(client);
+    // Also for its encrypted self, which closes it.
     client.on('close', () => this.#clientGone());
   }
 
@@ -97,7 +110,8 @@ export class RelayedConnection {
 
   /** There is a worker that listens at `path`: brings it to where the last one was, and goes on. */
   attach(path: string): void {
-    if (this.#isClosing) return;
+    this.#workerPath = path;
+    if (this.#isClosing || this.#securing !== undefined) return;
     clearTimeout(this.#timer);
     const worker = connect({ path, allowHalfOpen: true });
     this.#worker = worker;
@@ -129,6 +143,7 @@ export class RelayedConnection {
 
   /** The worker is dead. What it owes is asked of the next one. */
   detach(): void {
+    this.#workerPath = undefined;
     if (!this.#isClosing) clearTimeout(this.#timer);
     this.#dropWorker();
     if (this.#clientClosed) this.#finish();
@@ -149,6 +164,41 @@ export class RelayedConnection {
   }
 
   // --- the client's side ---
+
+  #listen(client: Socket): void {
+    client.on('data', this.#onData).on('end', this.#onEnd).on('drain', this.#onDrain).on('error', this.#onError);
+  }
+
+  #startTls(answer: Uint8Array, received: Buffer): void {
+    const client = this.#client;
+    const { handshakeMsMax } = nbdLimits;
+    this.#securing = setTimeout(() => this.destroy(`no handshake within ${handshakeMsMax} ms`), handshakeMsMax);
+    this.#dropWorker();
+    clearTimeout(this.#timer);
+    client.pause().off('data', this.#onData).off('end', this.#onEnd).off('drain', this.#onDrain);
+    this.#flushClient();
+    // Only when it is out may encrypted bytes follow.
+    client.write(answer, (error) => {
+      if (error || this.#isClosing) return;
+      upgradeToTls(client, this.#shared.tls!.credentials.options, received, {
+        established: (secured) => this.#secured(secured),
+        failed: (reason) => {
+          if (!this.#isClosing) this.destroy(`the TLS handshake failed: ${reason}`);
+        },
+      });
+    });
+  }
+
+  #secured(client: Socket): void {
+    if (this.#isClosing) return;
+    clearTimeout(this.#securing);
+    this.#securing = undefined;
+    this.#client = client;
+    this.#listen(client);
+    this.#handshake.secured();
+    if (this.#workerPath === undefined) this.#steer();
+    else this.attach(this.#workerPath);
+  }
 
   #receiveFromClient(chunk: Buffer): void {
     if (this.#isClosing) return;
@@ -172,6 +222,7 @@ export class RelayedConnection {
     this.#clientClosed = true;
     this.#isClosing = true;
     clearTimeout(this.#timer);
+    clearTimeout(this.#securing);
     // The worker finishes what it has begun, and closes; until then the right to write is held.
     if (this.#worker !== undefined && this.#isForwarding) this.#worker.end().resume();
     else this.#finish();
@@ -289,6 +340,7 @@ export class RelayedConnection {
 
   /** Reads from each socket as long as what it says can be passed on, or kept. */
   #steer(): void {
+    if (this.#securing !== undefined) return;
     const { unsentBytesMax } = this.#shared.limits;
     const worker = this.#worker;
     const isBehind = worker !== undefined && this.#isForwarding && worker.writableLength > unsentBytesMax;
@@ -304,6 +356,10 @@ export class RelayedConnection {
   /** Ends the connection once what was sent to the client is out, and waits a little for it to close too. */
   #close(reason: string): void {
     if (this.#isClosing) return;
+    if (this.#securing !== undefined) {
+      this.destroy(reason);
+      return;
+    }
     this.#flushClient();
     this.#isClosing = true;
     this.#log('debug', `closing: ${reason}`);

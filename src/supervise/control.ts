@@ -1,11 +1,12 @@
 /**
  * What supervisor and worker say to each other besides NBD, over the IPC channel that Node gives a child process. The
- * worker's side: it answers which device a name means, and it ends when the channel does, which is when the supervisor
- * has ended, however that happened.
+ * worker's side: it answers which device a name means, asks for the passphrase, and it ends when the channel does, which is
+ * when the supervisor has ended, however that happened.
  *
  * It ends as if killed: what was acknowledged is in the overlay's log, and the lock must be free for who comes next.
  */
 import { rmSync } from 'node:fs';
+import { UserError } from '../core/errors.ts';
 import type { ExportCatalog } from '../core/export-catalog.ts';
 
 /** In the environment of a worker: the private folder of its supervisor. */
@@ -23,6 +24,16 @@ export interface DeviceIdentity {
 export interface Begin {
   readonly begin: true;
 }
+
+/** From a worker that opens an encrypted store: only the supervisor has a terminal, and reads a key file once. */
+export interface PassphraseWanted {
+  readonly wants: 'passphrase';
+}
+
+/** What the supervisor says to that. */
+export type PassphraseAnswer =
+  /** Base 64. */
+  { readonly passphrase: string } | { readonly noPassphrase: string; readonly exitCode: number };
 
 export interface Question {
   readonly id: number;
@@ -55,6 +66,17 @@ export async function becomeWorker(): Promise<boolean> {
   // Until here it was what kept the process going; from now on it must not.
   process.channel?.unref();
   return true;
+}
+
+/** The store's passphrase, as the supervisor has found it. Rejects with its UserError. */
+export async function passphraseFromSupervisor(): Promise<Uint8Array> {
+  const wanted: PassphraseWanted = { wants: 'passphrase' };
+  process.channel?.ref();
+  process.send?.(wanted);
+  const answer = await new Promise<PassphraseAnswer>((resolve) => process.once('message', resolve));
+  process.channel?.unref();
+  if ('passphrase' in answer) return Buffer.from(answer.passphrase, 'base64');
+  throw new UserError(answer.noPassphrase, { exitCode: answer.exitCode });
 }
 
 /** Answers the supervisor's questions about the catalog's exports. */

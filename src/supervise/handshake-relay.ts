@@ -9,13 +9,16 @@
  * worker's answers, to be said again to the next worker, whose answers must be the same to the byte. An option that is
  * not answered when the worker dies is simply asked again: answers go on to the client only when they are complete.
  *
+ * TLS ends here: NBD_OPT_STARTTLS never reaches a worker, and neither does anything that must wait for it (nbd/starttls.ts).
+ * After it the handshake begins anew, with the worker too.
+ *
  * The right to write is given here, because to the worker all connections come from one Unix socket: the worker says
  * which device a name means, and the name goes on only if this client may have it.
  */
-import type { ReplyStyle } from '../nbd/handshake.ts';
+import { begin, type Refusal, type ReplyStyle } from '../nbd/handshake.ts';
 import { Inbox } from '../nbd/inbox.ts';
 import { nbdLimits } from '../nbd/limits.ts';
-import { encodeErrorReply, parseInfoQuery, parseString } from '../nbd/option-data.ts';
+import { encodeErrorReply, encodeReply, parseInfoQuery, parseString } from '../nbd/option-data.ts';
 import {
   EXPORT_NAME_PADDING_BYTES,
   handshakeFlags,
@@ -29,6 +32,8 @@ import {
   optionReplies,
   options,
 } from '../nbd/protocol.ts';
+import { judgeByTls, type TlsState } from '../nbd/starttls.ts';
+import type { TlsTerms } from '../nbd/tls-credentials.ts';
 import type { Peer, WriterHold, Writers } from '../nbd/writers.ts';
 import type { DeviceIdentity } from './control.ts';
 
@@ -36,6 +41,7 @@ export interface HandshakeHost {
   readonly peer: Peer;
   /** Undefined: any number of clients may write. */
   readonly writers: Writers | undefined;
+  readonly tls: TlsTerms | undefined;
   /** Which device a name means to the worker, the next one if this one dies; undefined if it has none. Never rejects. */
   identify(name: string): Promise<DeviceIdentity | undefined>;
   sendClient(bytes: Uint8Array): void;
@@ -43,6 +49,8 @@ export interface HandshakeHost {
   sendWorker(bytes: Uint8Array): void;
   /** Sends what has gathered, outside of a call from the connection. */
   flush(): void;
+  /** The answer leaves, and behind it the TLS handshake begins with `received`; then `secured`. What was agreed with the worker is void. */
+  startTls(answer: Uint8Array, received: Buffer): void;
   /** The client has an export; what it sent behind the handshake is `rest`. */
   enter(style: ReplyStyle, rest: Buffer): void;
   /** The connection is to be closed, once what was sent is out. */
@@ -68,14 +76,16 @@ export class HandshakeRelay {
   readonly #host: HandshakeHost;
   readonly #fromClient = new Inbox();
   readonly #fromWorker = new Inbox();
-  #stage: 'greeting' | 'flags' | 'header' | 'data' | 'identifying' | 'answering' | 'over' = 'greeting';
+  #stage: 'greeting' | 'flags' | 'header' | 'data' | 'identifying' | 'answering' | 'securing' | 'over' = 'greeting';
   #greeting: Buffer | undefined;
   #flags: Buffer | undefined;
   #exchanges: Exchange[] = [];
   #header: Buffer = nothing;
   #option = 0;
   #dataBytes = 0;
+  #optionCount = 0;
   #receivedBytes = 0;
+  #tls: TlsState;
   /** The option that the worker has not answered in full, and its answer so far. */
   #pending: Buffer | undefined;
   #answer: Buffer[] = [];
@@ -86,6 +96,7 @@ export class HandshakeRelay {
 
   constructor(host: HandshakeHost) {
     this.#host = host;
+    this.#tls = host.tls === undefined ? 'off' : host.tls.required ? 'required' : 'offered';
   }
 
   /** Whether more from the client can be received. */
@@ -130,6 +141,11 @@ export class HandshakeRelay {
     while (this.#stepFromWorker());
   }
 
+  /** The TLS handshake is done. */
+  secured(): void {
+    if (this.#stage === 'securing') this.#stage = 'header';
+  }
+
   /** What to say to a new worker, and what it has to answer, byte for byte. Then `resume`. */
   replay(): { readonly say: Buffer; readonly expect: Buffer } {
     this.#fromWorker.clear();
@@ -155,6 +171,9 @@ export class HandshakeRelay {
       case 'flags': {
         if (!this.#fromClient.take(nbdClientFlags.sizeBytes)) return false;
         this.#flags = Buffer.from(this.#fromClient.view(nbdClientFlags.sizeBytes));
+        if (begin(this.#flags.readUInt32BE(0), 'off') === undefined) {
+          return this.#close('the client set unknown handshake flags');
+        }
         this.#host.sendWorker(this.#flags);
         this.#stage = 'header';
         return true;
@@ -176,7 +195,11 @@ export class HandshakeRelay {
     if (!this.#fromClient.take(nbdOption.sizeBytes)) return false;
     const { magic, option, length } = nbdOption.read(this.#fromClient.source, this.#fromClient.offset);
     if (magic !== IHAVEOPT) return this.#close('an option does not begin with its magic number');
+    this.#optionCount++;
     this.#receivedBytes += nbdOption.sizeBytes + length;
+    if (this.#optionCount > nbdLimits.handshakeOptionsMax) {
+      return this.#close(`more than ${nbdLimits.handshakeOptionsMax} options`);
+    }
     if (this.#receivedBytes > nbdLimits.handshakeBytesMax) {
       return this.#close(`a handshake of more than ${nbdLimits.handshakeBytesMax} bytes`);
     }
@@ -188,6 +211,15 @@ export class HandshakeRelay {
   }
 
   #ask(data: Buffer): void {
+    const byTls = judgeByTls(this.#tls, this.#option, data.length);
+    if (byTls === 'start') {
+      this.#startTls();
+      return;
+    }
+    if (byTls !== undefined) {
+      this.#refuse(byTls);
+      return;
+    }
     const option = Buffer.concat([this.#header, data]);
     const name = exportNameOf(this.#option, data);
     if (name === undefined) this.#forwardOption(option);
@@ -215,14 +247,28 @@ export class HandshakeRelay {
       this.#hold = hold;
       return true;
     }
-    if (this.#option === options.NBD_OPT_EXPORT_NAME) {
-      this.#close(hold.message);
-    } else {
-      this.#host.sendClient(encodeErrorReply(this.#option, hold.reply, hold.message));
-      this.#stage = 'header';
-      this.#pump();
-    }
+    this.#refuse(hold);
+    this.#pump();
     return false;
+  }
+
+  /** Answers an option that does not go on to the worker. */
+  #refuse({ reply, message }: Refusal): void {
+    if (this.#option === options.NBD_OPT_EXPORT_NAME) {
+      this.#close(message);
+      return;
+    }
+    this.#host.sendClient(encodeErrorReply(this.#option, reply, message));
+    this.#stage = 'header';
+  }
+
+  /** What was agreed on in clear may have been put in by somebody in between: it is forgotten, by the worker too. */
+  #startTls(): void {
+    this.#stage = 'securing';
+    this.#tls = 'established';
+    this.#style = 'simple';
+    this.#exchanges = [];
+    this.#host.startTls(encodeReply(this.#option, optionReplies.NBD_REP_ACK), this.#fromClient.takeRest());
   }
 
   #forwardOption(option: Buffer): void {
@@ -281,11 +327,6 @@ export class HandshakeRelay {
     this.#answer = [];
     this.#pending = undefined;
     this.#stage = 'header';
-    if (this.#option === options.NBD_OPT_STARTTLS && isAck) {
-      // Encrypted, it could not be read here.
-      this.#close('the worker agreed to TLS, which cannot be relayed');
-      return;
-    }
     this.#host.sendClient(answer);
     const isEntry = this.#option === options.NBD_OPT_GO || this.#option === options.NBD_OPT_EXPORT_NAME;
     if (isEntry && !isAck) this.#giveUpExport();
@@ -324,8 +365,7 @@ export class HandshakeRelay {
 
   #enter(): void {
     this.#stage = 'over';
-    const restBytes = this.#fromClient.pendingBytes;
-    const rest = restBytes > 0 && this.#fromClient.take(restBytes) ? this.#fromClient.view(restBytes) : nothing;
+    const rest = this.#fromClient.takeRest();
     this.#fromClient.clear();
     this.#host.enter(this.#style, rest);
   }

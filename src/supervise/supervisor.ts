@@ -28,8 +28,10 @@
  * The one-writer rule is kept here, by the clients' own addresses: to the worker all of them are one client. A worker
  * that cannot be kept alive (restarts.ts) ends the supervisor: exit 1, and clients get an error.
  *
- * Deliberately not done: a worker that hangs is not killed, since a slow store looks the same. TLS would have to end
- * here. Handshakes are relayed option by option, so a client that pipelines them gains nothing.
+ * TLS ends here, since a session's keys cannot move to the next worker; between supervisor and worker bytes are in clear, on
+ * a Unix socket of their own.
+ *
+ * Deliberately not done: a worker that hangs is not killed, since a slow store looks the same. Handshakes are relayed option by option, so a client that pipelines them gains nothing.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import type { Socket } from 'node:net';
@@ -37,10 +39,13 @@ import { constants, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { exitCodes } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
+import type { AllowList } from '../nbd/addresses.ts';
+import { Doorkeeper, type Transport } from '../nbd/doorkeeper.ts';
 import { InFlight } from '../nbd/in-flight.ts';
 import { nbdLimits } from '../nbd/limits.ts';
 import { type ListenAddress, type Listener, listen } from '../nbd/listener.ts';
-import { type Peer, Writers } from '../nbd/writers.ts';
+import type { TlsTerms } from '../nbd/tls-credentials.ts';
+import { Writers } from '../nbd/writers.ts';
 import { RelayedConnection, type RelayShared } from './connection.ts';
 import type { DeviceIdentity } from './control.ts';
 import { type SuperviseLimits, superviseLimits } from './limits.ts';
@@ -51,6 +56,10 @@ export interface SupervisorOptions {
   readonly log: Log;
   /** Any number of clients may write one export. */
   readonly shared: boolean;
+  /** Undefined: no TLS. */
+  readonly tls?: TlsTerms | undefined;
+  /** Who may connect over TCP; undefined: everybody. */
+  readonly allowed?: AllowList | undefined;
   /** Starts the worker number `generation`, from 1. */
   startWorker(generation: number): Worker;
   readonly limits?: Partial<SuperviseLimits>;
@@ -61,6 +70,7 @@ export class Supervisor {
   readonly #limits: SuperviseLimits;
   readonly #relayShared: RelayShared;
   readonly #restarts: Restarts;
+  readonly #doorkeeper: Doorkeeper;
   readonly #listeners: Listener[] = [];
   readonly #connections = new Set<RelayedConnection>();
   /** The worker that is there, or being started. */
@@ -85,11 +95,13 @@ export class Supervisor {
     const limits = { ...superviseLimits, ...options.limits };
     this.#limits = limits;
     this.#restarts = new Restarts(limits);
+    this.#doorkeeper = new Doorkeeper(options.log, options.allowed);
     const isStopping = () => this.#isStopping;
     this.#relayShared = {
       log: options.log,
       limits,
       writers: options.shared ? undefined : new Writers(() => new Date()),
+      tls: options.tls,
       inFlight: new InFlight({ ...limits, repliesInFlightBytesMax: limits.bytesMax }),
       get isStopping() {
         return isStopping();
@@ -102,10 +114,17 @@ export class Supervisor {
   }
 
   /** Listens on one more public address. Rejects with UserError. Clients wait until there is a worker. */
-  async listen(address: ListenAddress): Promise<{ readonly uri: string }> {
-    const listener = await listen(address, (socket) => this.#accept(socket, address));
+  async listen(address: ListenAddress): Promise<Listener> {
+    const tlsRequired = this.#options.tls?.required === true;
+    const listener = await listen(address, { tlsRequired, accept: (socket, via) => this.#accept(socket, via) });
     this.#listeners.push(listener);
-    return { uri: listener.uri };
+    return listener;
+  }
+
+  /** Relays a connection that somebody else has accepted; resolves when it has ended. */
+  serve(socket: Socket): Promise<void> {
+    const via = socket.remoteAddress === undefined ? 'unix' : 'tcp';
+    return new Promise((resolve) => this.#accept(socket, via, resolve));
   }
 
   /**
@@ -240,15 +259,17 @@ export class Supervisor {
     });
   }
 
-  #accept(socket: Socket, address: ListenAddress): void {
-    const peer = peerOf(socket, address);
+  #accept(socket: Socket, via: Transport, ended?: () => void): void {
+    const peer = this.#doorkeeper.admit(socket, via);
     if (peer === undefined || this.#isStopping || this.#connections.size >= this.#limits.connectionsMax) {
       socket.destroy();
+      ended?.();
       return;
     }
     const done = () => {
       this.#connections.delete(connection);
       if (this.#connections.size === 0) this.#emptied?.();
+      ended?.();
     };
     const connection = new RelayedConnection(this.#relayShared, socket, { peer, done });
     this.#connections.add(connection);
@@ -256,31 +277,35 @@ export class Supervisor {
   }
 }
 
-export interface SuperviseOptions {
+export interface SuperviseOptions extends Pick<SupervisorOptions, 'log' | 'shared' | 'tls' | 'allowed'> {
   /** The command line's main file, and the words given to it. */
   readonly script: string;
   readonly argv: readonly string[];
-  readonly addresses: readonly ListenAddress[];
-  readonly shared: boolean;
-  readonly log: Log;
+  /** The store's passphrase; called when the first worker finds that it needs one. */
+  passphrase(): Promise<Uint8Array>;
+  /** Opens the ways in. Returns what is to be done when the first worker serves, told whether the store is encrypted. */
+  open(supervisor: Supervisor): Promise<(isEncrypted: boolean) => void>;
 }
 
-/** Runs `serve --supervise`; resolves to the exit code. Rejects with UserError if an address cannot be listened on. */
-export async function supervise({ script, argv, addresses, shared, log }: SuperviseOptions): Promise<number> {
+/** Runs `serve --supervise`; resolves to the exit code. Rejects with UserError if a way in cannot be opened. */
+export async function supervise({ script, argv, open, ...options }: SuperviseOptions): Promise<number> {
   // Only we may enter: whoever connects to the private socket has passed the one-writer rule.
   const folder = await mkdtemp(join(tmpdir(), 'kloset-nbd-supervise-'));
+  let found: Promise<Uint8Array> | undefined;
+  const passphrase = () => {
+    // Asked once, for all workers.
+    found ??= options.passphrase();
+    return found;
+  };
   const supervisor = new Supervisor({
-    log,
-    shared,
-    startWorker: (generation) => startWorker({ script, argv, socketPath: join(folder, `${generation}.sock`) }),
+    ...options,
+    startWorker: (generation) =>
+      startWorker({ script, argv, socketPath: join(folder, `${generation}.sock`), passphrase }),
   });
-  handSignals(supervisor, log);
+  handSignals(supervisor, options.log);
   try {
-    const uris: string[] = [];
-    for (const address of addresses) uris.push((await supervisor.listen(address)).uri);
-    return await supervisor.run(() => {
-      for (const uri of uris) process.stdout.write(`ready ${uri}\n`);
-    });
+    const onReady = await open(supervisor);
+    return await supervisor.run(() => onReady(found !== undefined));
   } finally {
     await rm(folder, { recursive: true, force: true });
   }
@@ -299,13 +324,4 @@ function handSignals(supervisor: Supervisor, log: Log): void {
   process.on('SIGTERM', onSignal);
   process.on('SIGINT', onSignal);
   process.on('SIGUSR1', () => supervisor.signal('SIGUSR1'));
-}
-
-/** Who has connected; undefined if it is gone already, which is when TCP knows no address. */
-function peerOf({ remoteAddress, remotePort }: Socket, listening: ListenAddress): Peer | undefined {
-  if ('path' in listening) return { client: 'unix', text: 'a client on a Unix socket' };
-  if (remoteAddress === undefined) return undefined;
-  // An IPv4 address as a socket for both families shows it.
-  const address = remoteAddress.replace(/^::ffff:(?=\d+\.)/, '');
-  return { client: address, text: `${address.includes(':') ? `[${address}]` : address}:${remotePort}` };
 }

@@ -2,7 +2,16 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
-import { type Answer, type Begin, type DeviceIdentity, type Question, WORKER_VARIABLE } from './control.ts';
+import { exitCodes, UserError } from '../core/errors.ts';
+import {
+  type Answer,
+  type Begin,
+  type DeviceIdentity,
+  type PassphraseAnswer,
+  type PassphraseWanted,
+  type Question,
+  WORKER_VARIABLE,
+} from './control.ts';
 import { superviseLimits } from './limits.ts';
 
 export interface WorkerEnd {
@@ -31,6 +40,8 @@ export interface WorkerCommand {
   readonly script: string;
   readonly argv: readonly string[];
   readonly socketPath: string;
+  /** The store's passphrase, if a worker asks: then the store is encrypted. Rejects with UserError. */
+  passphrase(): Promise<Uint8Array>;
 }
 
 /**
@@ -48,7 +59,7 @@ export function workerArguments(argv: readonly string[], socketPath: string): st
   return [...kept, `--listen=unix:${socketPath}`, ...argv.slice(end)];
 }
 
-export function startWorker({ script, argv, socketPath }: WorkerCommand): Worker {
+export function startWorker({ script, argv, socketPath, passphrase }: WorkerCommand): Worker {
   // On a terminal the log is for people, and the worker writes it so only to a terminal.
   const isTerminal = process.stderr.isTTY === true;
   const child = spawn(process.execPath, [...process.execArgv, script, ...workerArguments(argv, socketPath)], {
@@ -58,6 +69,9 @@ export function startWorker({ script, argv, socketPath }: WorkerCommand): Worker
     detached: true,
   });
   const lastLines = passOnLog(child);
+  child.on('message', (message: Answer | PassphraseWanted) => {
+    if ('wants' in message) void answerPassphrase(child, passphrase);
+  });
   const ended = new Promise<WorkerEnd>((resolve) => {
     child.once('error', (error) => resolve({ exitCode: undefined, signal: undefined, lastLines: error.message }));
     // Not 'close': that waits for the log, which a grandchild may keep open.
@@ -95,6 +109,19 @@ function passOnLog(child: ChildProcess): () => string {
   return () => tail.trimEnd();
 }
 
+/** Never rejects. */
+async function answerPassphrase(child: ChildProcess, find: () => Promise<Uint8Array>): Promise<void> {
+  const answer = await find().then(
+    (passphrase): PassphraseAnswer => ({ passphrase: Buffer.from(passphrase).toString('base64') }),
+    (error: unknown): PassphraseAnswer => ({
+      noPassphrase: error instanceof Error ? error.message : String(error),
+      exitCode: error instanceof UserError ? error.exitCode : exitCodes.failure,
+    }),
+  );
+  // A worker that has died meanwhile asks no more.
+  if (child.connected) child.send(answer, () => undefined);
+}
+
 function questioner(child: ChildProcess, ended: Promise<WorkerEnd>): Worker['identify'] {
   const waiting = new Map<number, (device: DeviceIdentity | undefined | 'ended') => void>();
   let nextId = 0;
@@ -104,9 +131,10 @@ function questioner(child: ChildProcess, ended: Promise<WorkerEnd>): Worker['ide
     for (const resolve of waiting.values()) resolve('ended');
     waiting.clear();
   });
-  child.on('message', ({ id, device }: Answer) => {
-    waiting.get(id)?.(device);
-    waiting.delete(id);
+  child.on('message', (message: Answer | PassphraseWanted) => {
+    if ('wants' in message) return;
+    waiting.get(message.id)?.(message.device);
+    waiting.delete(message.id);
   });
   return async (exportName) => {
     if (hasEnded) return 'ended';

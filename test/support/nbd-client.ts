@@ -1,5 +1,6 @@
 /** A client of bare sockets, for what no real client can be made to send. It believes nothing and checks every header. */
 import { connect, type Socket } from 'node:net';
+import { type ConnectionOptions, connect as connectTls, type TLSSocket } from 'node:tls';
 import {
   commands,
   IHAVEOPT,
@@ -60,7 +61,8 @@ export class RawClient {
   /** From NBD_INFO_EXPORT. */
   sizeBytes = 0;
   transmissionFlags = 0;
-  readonly socket: Socket;
+  /** What was connected, or its encrypted self. */
+  socket: Socket;
   #received: Buffer[] = [];
   #receivedBytes = 0;
   #ended = false;
@@ -71,6 +73,10 @@ export class RawClient {
 
   private constructor(socket: Socket) {
     this.socket = socket;
+    this.#listen(socket);
+  }
+
+  #listen(socket: Socket): void {
     socket.on('data', (chunk: Buffer) => {
       this.#received.push(chunk);
       this.#receivedBytes += chunk.length;
@@ -87,7 +93,7 @@ export class RawClient {
 
   /** Connects to what `NbdServer.listen` returned. */
   static async connect(uri: string): Promise<RawClient> {
-    const url = new URL(uri.replace(/^nbd(\+unix)?:/, 'http:').replace('http:///', 'http://unix/'));
+    const url = new URL(uri.replace(/^nbds?(\+unix)?:/, 'http:').replace('http:///', 'http://unix/'));
     const path = url.searchParams.get('socket');
     const target = path === null ? { host: url.hostname.replace(/[[\]]/g, ''), port: Number(url.port) } : { path };
     const socket = connect({ ...target, allowHalfOpen: true });
@@ -134,6 +140,28 @@ export class RawClient {
   }
 
   // --- handshake ---
+
+  /** From the server's consent to the end of the TLS handshake. Rejects with why that failed. */
+  async startTls(settings: ConnectionOptions): Promise<TLSSocket> {
+    const { reply, text } = await this.askFinal(options.NBD_OPT_STARTTLS);
+    if (reply !== optionReplies.NBD_REP_ACK) throw new Error(`STARTTLS refused: ${text}`);
+    return this.beginTls(settings);
+  }
+
+  /** The TLS handshake alone. */
+  async beginTls(settings: ConnectionOptions): Promise<TLSSocket> {
+    const plain = this.socket;
+    plain.removeAllListeners('data').removeAllListeners('end');
+    const socket = connectTls({ socket: plain, servername: 'localhost', ...settings });
+    this.#listen(socket);
+    this.socket = socket;
+    await new Promise<void>((resolve, reject) => {
+      socket.once('secureConnect', resolve);
+      socket.once('error', reject);
+      plain.once('close', () => reject(new Error('the server closed the connection')));
+    });
+    return socket;
+  }
 
   async hello(flags: number = ALL_CLIENT_FLAGS): Promise<this> {
     const { nbdmagic, ihaveopt, handshakeFlags } = nbdGreeting.read(await this.receive(nbdGreeting.sizeBytes));

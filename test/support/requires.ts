@@ -30,6 +30,7 @@ const commandPackages = {
   nbdkit: 'nbdkit',
   nbdsh: 'python3-libnbd',
   npm: 'npm',
+  openssl: 'openssl',
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
 } as const;

@@ -126,10 +126,10 @@ describe('options', () => {
     expect(await other.closed()).toEqual(Buffer.alloc(0));
   });
 
-  test('unknown options, STARTTLS among them, are refused and the stream stays in step', async () => {
+  test('unknown options are refused and the stream stays in step', async () => {
     await start(new MemoryDevice(4096));
     const client = await running.client();
-    for (const option of [0, 4, 5, 12, 0x7fffffff, 0xffffffff]) {
+    for (const option of [0, 4, 12, 0x7fffffff, 0xffffffff]) {
       expect(await client.ask(option, Buffer.from('payload'))).toMatchObject([{ reply: rep.NBD_REP_ERR_UNSUP }]);
     }
     await client.go();

@@ -18,14 +18,14 @@ afterEach(() => {
 });
 
 async function start(address: Parameters<typeof listen>[0]): Promise<Listener> {
-  const listener = await listen(address, (socket) => socket.destroy());
+  const listener = await listen(address, { tlsRequired: false, accept: (socket) => socket.destroy() });
   listeners.push(listener);
   return listener;
 }
 
 /** What a listen that must fail says; a UserError with the exit code of usage. */
 async function refusal(address: Parameters<typeof listen>[0]): Promise<string> {
-  const error = await listen(address, () => {}).then(
+  const error = await listen(address, { tlsRequired: false, accept: () => {} }).then(
     () => expect.unreachable('it listens'),
     (reason: unknown) => reason,
   );

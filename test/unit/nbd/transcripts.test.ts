@@ -72,7 +72,7 @@ function play(client: Buffer): { server: Buffer; end: string } {
   inbox.push(client);
   const said: Uint8Array[] = [greeting()];
   expect(inbox.take(4)).toBe(true);
-  let state: HaggleState | undefined = begin(nbdClientFlags.read(inbox.view(4)).flags);
+  let state: HaggleState | undefined = begin(nbdClientFlags.read(inbox.view(4)).flags, 'off');
   let end = state === undefined ? 'close' : 'options';
   while (state !== undefined && inbox.take(nbdOption.sizeBytes)) {
     const { magic, option, length } = nbdOption.read(inbox.view(nbdOption.sizeBytes));
