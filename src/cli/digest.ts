@@ -59,7 +59,7 @@ async function digest(given: DigestArguments): Promise<void> {
     inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
   });
   try {
-    const parts = partsOf(store.snapshots, selectors, into);
+    const parts = partsOf(store.snapshots, selectors, into, store.damaged);
     const opened = await openSnapshotImage({ store, parts, layout, layoutVersion: given.layoutVersion });
     try {
       const { image } = opened;

@@ -53,7 +53,11 @@ async function inspect(given: InspectArguments): Promise<void> {
     inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
   });
   try {
-    const part = partOf(selectSnapshot(store.snapshots, selector), { selector, at: undefined }, undefined);
+    const part = partOf(
+      selectSnapshot(store.snapshots, selector, store.damaged),
+      { selector, at: undefined },
+      undefined,
+    );
     const { image, oddities, close } = await openSnapshotImage({
       store,
       parts: [part],

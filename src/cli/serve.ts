@@ -70,6 +70,7 @@ async function serve(given: ServeArguments): Promise<void> {
     doors.announce();
     void doors.connectionEnded?.then(() => signals.stop(undefined));
     if (store.repository.codecParameters.encryption !== undefined) warnOfPlainDisks(access, doors, log);
+    for (const { error } of store.damaged) log.warn({ ...error.details }, error.message);
     log.info({ store: store.repository.location, snapshots: store.snapshots.length }, whereWritesGo(given));
     await signals.stopped;
     log.info({}, 'Stopping: no new connections; what is in flight is finished.');

@@ -3,7 +3,7 @@ import { newReadCounters } from '../core/counters.ts';
 import { formatBytes } from '../core/units.ts';
 import { Repository } from '../kloset/repository.ts';
 import { formatTime } from '../kloset/selector.ts';
-import { listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
+import { type DamagedSnapshot, listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
 import type { GlobalArguments } from './arguments.ts';
 import { chooseStore } from './store.ts';
 
@@ -25,10 +25,9 @@ export const snapshotsCommand: CommandModule<object, SnapshotsArguments> = {
     try {
       const repository = await Repository.open(store, { ...chosen, counters: newReadCounters() });
       try {
-        const snapshots = await listSnapshots(repository);
-        process.stdout.write(
-          given.json ? `${JSON.stringify(snapshots.map(toJson), undefined, 2)}\n` : toTable(snapshots),
-        );
+        const { snapshots, damaged } = await listSnapshots(repository);
+        const json = [...snapshots.map(toJson), ...damaged.map(damagedToJson)];
+        process.stdout.write(given.json ? `${JSON.stringify(json, undefined, 2)}\n` : toTable(snapshots, damaged));
       } finally {
         await repository.close();
       }
@@ -53,9 +52,14 @@ function toJson(header: SnapshotHeader): object {
   };
 }
 
-/** The columns of `plakar ls`, with a heading. */
-function toTable(snapshots: readonly SnapshotHeader[]): string {
-  if (snapshots.length === 0) return 'The store holds no snapshots.\n';
+function damagedToJson({ id, error }: DamagedSnapshot): object {
+  return { id, damaged: error.message };
+}
+
+/** The columns of `plakar ls`, with a heading; below it what cannot be opened. */
+function toTable(snapshots: readonly SnapshotHeader[], damaged: readonly DamagedSnapshot[]): string {
+  const lost = damaged.map(({ error }) => `${error.message}\n`).join('');
+  if (snapshots.length === 0) return lost === '' ? 'The store holds no snapshots.\n' : lost;
   const rows = snapshots.map((header) => [
     formatTime(header),
     header.id.slice(0, 8),
@@ -65,13 +69,12 @@ function toTable(snapshots: readonly SnapshotHeader[]): string {
   ]);
   const table = [['TIME', 'SNAPSHOT', 'SIZE', 'TAGS', 'DIRECTORY'], ...rows];
   const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-  return table
-    .map(
-      (row) =>
-        `${row
-          .map((cell, i) => cell.padEnd(widths[i]!))
-          .join('  ')
-          .trimEnd()}\n`,
-    )
-    .join('');
+  const lines = table.map(
+    (row) =>
+      `${row
+        .map((cell, i) => cell.padEnd(widths[i]!))
+        .join('  ')
+        .trimEnd()}\n`,
+  );
+  return [...lines, lost].join('');
 }

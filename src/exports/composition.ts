@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { assert, UserError } from '../core/errors.ts';
 import { parseSelector, type Selector, selectSnapshot } from '../kloset/selector.ts';
-import type { SnapshotHeader } from '../kloset/snapshot.ts';
+import type { DamagedSnapshot, SnapshotHeader } from '../kloset/snapshot.ts';
 import { splitPlace } from '../source/compose-tree.ts';
 import { fromBytePath } from '../source/directory-lister.ts';
 import { resolveRoot } from '../source/kloset-source.ts';
@@ -84,16 +84,17 @@ export function partOf(header: SnapshotHeader, { selector, at }: PlacedSelector,
 
 /**
  * What one disk is to be made of, for commands that make one. Throws UserError (exit 64) for several selectors without
- * names, or one that means no snapshot.
+ * names, or one that means no snapshot, CorruptStoreError for one that means a damaged one.
  */
 export function partsOf(
   headers: readonly SnapshotHeader[],
   selectors: readonly PlacedSelector[],
   into: string | undefined,
+  damaged: readonly DamagedSnapshot[] = [],
 ): Part[] {
   const unnamed = selectors.find(({ at }) => at === undefined);
   if (selectors.length > 1 && unnamed !== undefined) {
     throw new UserError(`Several snapshots on one disk need a name each: write ${unnamed.selector.text}=NAME, too.`);
   }
-  return selectors.map((placed) => partOf(selectSnapshot(headers, placed.selector), placed, into));
+  return selectors.map((placed) => partOf(selectSnapshot(headers, placed.selector, damaged), placed, into));
 }

@@ -74,8 +74,10 @@ function findHeader(
   { selector }: PlacedSelector,
   { name, pin }: { readonly name: string; readonly pin: string | undefined },
 ): SnapshotHeader {
-  if (pin === undefined) return selectSnapshot(store.snapshots, selector);
+  if (pin === undefined) return selectSnapshot(store.snapshots, selector, store.damaged);
   const header = store.snapshots.find(({ id }) => id === pin);
+  const lost = store.damaged.find(({ id }) => id === pin);
+  if (lost !== undefined) throw lost.error;
   if (header === undefined) {
     throw new UserError(
       `The overlay "${name}" belongs to snapshot ${pin}, which the store no longer holds. ` +

@@ -8,7 +8,7 @@ import { type Log, silentLog } from '../core/log.ts';
 import { type Progress, silentProgress } from '../core/progress.ts';
 import { MiB } from '../core/units.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
-import { listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
+import { type DamagedSnapshot, listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
 import type { KlosetStore } from '../kloset/store.ts';
 import { ChunkCache } from '../source/chunk-cache.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
@@ -47,6 +47,8 @@ export class OpenStore {
   readonly counters: ReadCounters;
   /** Newest first; resolved once, so that `latest` means one snapshot as long as the process lives. */
   readonly snapshots: readonly SnapshotHeader[];
+  /** Those that cannot be opened. */
+  readonly damaged: readonly DamagedSnapshot[];
   readonly #closers: Closers;
   readonly #metadataChunks: ChunkCache;
   readonly #contentChunks: ChunkCache;
@@ -55,6 +57,7 @@ export class OpenStore {
     repository: Repository;
     counters: ReadCounters;
     snapshots: readonly SnapshotHeader[];
+    damaged: readonly DamagedSnapshot[];
     closers: Closers;
     metadataChunks: ChunkCache;
     contentChunks: ChunkCache;
@@ -62,6 +65,7 @@ export class OpenStore {
     this.repository = parts.repository;
     this.counters = parts.counters;
     this.snapshots = parts.snapshots;
+    this.damaged = parts.damaged;
     this.#closers = parts.closers;
     this.#metadataChunks = parts.metadataChunks;
     this.#contentChunks = parts.contentChunks;
@@ -84,7 +88,7 @@ export class OpenStore {
     const { keys, cache, log = silentLog, progress = silentProgress } = options;
     const repository = await Repository.open(store, { counters, keys, cache, log, progress });
     closers.add(() => repository.close());
-    const snapshots = await listSnapshots(repository);
+    const listing = await listSnapshots(repository);
     const decoder = await PooledDecoder.start(repository.codecParameters);
     closers.add(() => decoder.close());
     const budget = new ByteBudget(options.inflightBytesMax);
@@ -99,7 +103,7 @@ export class OpenStore {
       contentChunks = new ChunkCache(foreign, { bytesMax: options.cacheBytesMax });
       closers.add(() => contentChunks.close());
     }
-    return new OpenStore({ repository, counters, snapshots, closers, metadataChunks, contentChunks });
+    return new OpenStore({ repository, counters, ...listing, closers, metadataChunks, contentChunks });
   }
 
   /** Opens a snapshot, or the directory `path` of it. */

@@ -82,6 +82,23 @@ export const stateMetadata = struct('state metadata', 'le', 28, [
   ['serial', bytes(16)],
 ]);
 
+/** A packfile's index, one record a blob, and its footer (8.1). */
+export const packfileIndexRecord = struct('packfile index record', 'le', 56, [
+  ['blobType', u32],
+  ['version', u32],
+  ['blobMac', bytes(32)],
+  ['offset', u64],
+  ['length', u32],
+  ['flags', u32],
+]);
+export const packfileFooter = struct('packfile footer', 'le', 56, [
+  ['timestampNanoseconds', i64big],
+  ['count', u32],
+  ['indexOffset', u64],
+  ['indexMac', bytes(32)],
+  ['flags', u32],
+]);
+
 /** Go's file mode bits (11.2), which Kloset stores; not st_mode. */
 export const goMode = {
   directory: 2 ** 31,

@@ -16,6 +16,15 @@ export const STATES_IN_FLIGHT_MAX = 8;
 /** Packfiles held open; well below the usual limit of 1,024 descriptors. */
 export const OPEN_PACKFILES_MAX = 128;
 
+/**
+ * A packfile that is read as a whole because nothing else covers a snapshot's header in it, bytes. The writer closes one
+ * at 64 MiB, plus a chunk, padding and index; only an archive's is larger, and reading all of that for a list would not do.
+ */
+export const CHECKED_PACKFILE_BYTES_MAX = 128 * MiB;
+
+/** What is read of such a packfile at once, bytes: enough that a request's latency does not count. */
+export const PACKFILE_WINDOW_BYTES = 4 * MiB;
+
 /** A metadata blob (tree node, entry, object, header) once decoded, bytes. An object takes about 100 bytes a chunk: 256 GiB in one file. */
 export const METADATA_BLOB_BYTES_MAX = 64 * MiB;
 

@@ -13,7 +13,8 @@ import { parseConfig, type StoreConfig } from './config.ts';
 import { deriveFileKey } from './derived-key.ts';
 import { checkEnvelope } from './envelope.ts';
 import { envelopeHeader, type ResourceType, resourceTypeName, resourceTypes } from './format.ts';
-import { METADATA_BLOB_BYTES_MAX, storedBytesMax } from './limits.ts';
+import { CHECKED_PACKFILE_BYTES_MAX, METADATA_BLOB_BYTES_MAX, storedBytesMax } from './limits.ts';
+import { PackfileCheck } from './packfile-check.ts';
 import { MissingResourceError, TransientStoreError } from './remote-store.ts';
 import { StateIndex, type StateIndexOptions } from './state-index.ts';
 import type { KlosetStore, ReadOptions } from './store.ts';
@@ -55,6 +56,7 @@ export class Repository {
   readonly #codec: Codec;
   readonly #states: StateIndex;
   readonly #counters: ReadCounters;
+  readonly #packfiles: PackfileCheck;
 
   private constructor(parts: {
     store: KlosetStore;
@@ -72,6 +74,7 @@ export class Repository {
     this.#states = parts.states;
     this.#counters = parts.counters;
     this.cache = parts.cache;
+    this.#packfiles = new PackfileCheck(parts, parts.codecParameters);
   }
 
   /**
@@ -132,12 +135,22 @@ export class Repository {
     return this.fetchBlob(id, {
       ...options,
       plainBytesMax: METADATA_BLOB_BYTES_MAX,
-      decode: async (stored) => {
+      decode: async (stored, { packfile }) => {
         const plain = this.#codec.decode(stored, METADATA_BLOB_BYTES_MAX);
         this.#counters.decodedBytes += plain.byteLength;
         if (!NAMED_AT_RANDOM.includes(id.type)) this.requireMac(plain, id.mac);
+        else await this.#requireCovered(packfile, id);
         return plain;
       },
+    });
+  }
+
+  /** Ciphers and compressed frames notice a changed bit by themselves; where there is neither, the packfile's MAC has to. */
+  async #requireCovered(packfile: string, id: BlobId): Promise<void> {
+    if (this.config.encryption !== undefined || this.config.compression !== undefined) return;
+    await this.#packfiles.requireSound(packfile, {
+      likelyState: toHex(id.mac),
+      bytesMax: CHECKED_PACKFILE_BYTES_MAX,
     });
   }
 
@@ -181,7 +194,7 @@ export class Repository {
   ): Promise<Uint8Array | undefined> {
     for (let attempt = 0; attempt < 2; attempt++) {
       try {
-        return await request.decode(await this.#readStored(location, request));
+        return await request.decode(await this.#readStored(location, request), location);
       } catch (error) {
         if (!(error instanceof CorruptStoreError || error instanceof StoreUnavailableError)) throw error;
         failed.first ??= located(error, id, location);
@@ -228,7 +241,7 @@ export class Repository {
 export interface BlobRequest extends ReadOptions {
   readonly plainBytesMax: number;
   /** Decodes stored bytes and checks them. */
-  readonly decode: (stored: Uint8Array) => Promise<Uint8Array>;
+  readonly decode: (stored: Uint8Array, location: BlobLocation) => Promise<Uint8Array>;
 }
 
 interface Failures {

@@ -1,5 +1,5 @@
 import { UserError } from '../core/errors.ts';
-import type { SnapshotHeader } from './snapshot.ts';
+import type { DamagedSnapshot, SnapshotHeader } from './snapshot.ts';
 
 /** Which snapshot, and which directory in it, an operator asks for. */
 export interface Selector {
@@ -36,10 +36,22 @@ export function parseSelector(text: string): Selector {
   return { text: head, kind: 'id', value: head.toLowerCase(), path };
 }
 
-/** The snapshot a selector means among `headers` (newest first). Throws UserError (exit 64) if none or several match. */
-export function selectSnapshot(headers: readonly SnapshotHeader[], selector: Selector): SnapshotHeader {
+/**
+ * The snapshot a selector means among `headers` (newest first). Throws UserError (exit 64) if none or several match,
+ * CorruptStoreError if it means one of the `damaged`: of those no more than the id is known, so that `latest` and tags
+ * pass them over unless there is nothing else.
+ */
+export function selectSnapshot(
+  headers: readonly SnapshotHeader[],
+  selector: Selector,
+  damaged: readonly DamagedSnapshot[] = [],
+): SnapshotHeader {
   const matches = headers.filter((header) => matchesSelector(header, selector));
   const [first] = matches;
+  const [lost] = damaged.filter(({ id }) => selector.kind !== 'id' || id.startsWith(selector.value));
+  if (lost !== undefined && (first === undefined || (selector.kind === 'id' && selector.value !== ''))) {
+    throw lost.error;
+  }
   if (first === undefined) {
     const what = selector.kind === 'tag' ? `the tag "${selector.value}"` : `"${selector.text}"`;
     throw new UserError(

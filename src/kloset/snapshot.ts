@@ -1,5 +1,5 @@
 import { mapConcurrently } from '../core/concurrency.ts';
-import { CorruptStoreError } from '../core/errors.ts';
+import { CorruptStoreError, StoreUnavailableError } from '../core/errors.ts';
 import { equalBytes, toHex } from '../core/mac.ts';
 import { BTree, byteOrder, pathOrder } from './btree.ts';
 import { resourceTypes } from './format.ts';
@@ -64,12 +64,53 @@ export async function readSnapshotHeader(repository: Repository, id: Uint8Array)
   };
 }
 
-/** All snapshots of the store, newest first; equal times by id. */
-export async function listSnapshots(repository: Repository): Promise<SnapshotHeader[]> {
-  const headers = await mapConcurrently(repository.snapshots(), METADATA_IN_FLIGHT_MAX, (id) =>
-    readSnapshotHeader(repository, id),
+/** A snapshot of which nothing but its id is known. */
+export interface DamagedSnapshot {
+  /** 64 hex digits. */
+  readonly id: string;
+  /** Names it, and what is wrong with its header. */
+  readonly error: CorruptStoreError;
+}
+
+export interface SnapshotListing {
+  /** Newest first; equal times by id. */
+  readonly snapshots: readonly SnapshotHeader[];
+  /** Those whose header is damaged or gone: the others are no worse for them. By id. */
+  readonly damaged: readonly DamagedSnapshot[];
+}
+
+/** All snapshots of the store. Rejects with StoreUnavailableError if none of their headers can be had. */
+export async function listSnapshots(repository: Repository): Promise<SnapshotListing> {
+  const read = await mapConcurrently(repository.snapshots(), METADATA_IN_FLIGHT_MAX, (id) =>
+    readOrExplain(repository, id),
   );
-  return headers.sort((a, b) => compareTimes(b.timestamp, a.timestamp) || (a.id < b.id ? -1 : 1));
+  const snapshots = read.filter((header) => 'timestamp' in header);
+  const unreadable = read.filter((header) => 'error' in header).sort((a, b) => (a.id < b.id ? -1 : 1));
+  const away = unreadable.find(({ error }) => error instanceof StoreUnavailableError);
+  // One packfile that is missing is damage; that none can be read says nothing about them.
+  if (away !== undefined && snapshots.length === 0) throw away.error;
+  return {
+    snapshots: snapshots.sort((a, b) => compareTimes(b.timestamp, a.timestamp) || (a.id < b.id ? -1 : 1)),
+    damaged: unreadable.map(({ id, error }) => ({
+      id,
+      error: new CorruptStoreError(`Snapshot ${id.slice(0, 8)} cannot be opened: ${error.message}`, {
+        details: { ...error.details, snapshot: id },
+        cause: error,
+      }),
+    })),
+  };
+}
+
+async function readOrExplain(
+  repository: Repository,
+  id: Uint8Array,
+): Promise<SnapshotHeader | { readonly id: string; readonly error: CorruptStoreError | StoreUnavailableError }> {
+  try {
+    return await readSnapshotHeader(repository, id);
+  } catch (error) {
+    if (error instanceof CorruptStoreError || error instanceof StoreUnavailableError) return { id: toHex(id), error };
+    throw error;
+  }
 }
 
 function compareTimes(a: Timestamp, b: Timestamp): number {

@@ -1,6 +1,6 @@
 import type { ChunkStore } from '../core/chunk-store.ts';
 import { CorruptStoreError } from '../core/errors.ts';
-import type { Oddities } from '../core/oddities.ts';
+import { Oddities } from '../core/oddities.ts';
 import { type BTree, byteOrder } from '../kloset/btree.ts';
 import { resourceTypes } from '../kloset/format.ts';
 import { WHOLE_CONTENT_BYTES_MAX } from '../kloset/limits.ts';
@@ -54,8 +54,23 @@ export interface ListerParts {
  * even where vfs-entry blobs are missing (kloset-format 10.3), else by the file tree.
  */
 export async function openLister(parts: ListerParts, root: BytePath, oddities: Oddities): Promise<DirectoryLister> {
-  const index = await openDirpackIndex(parts.repository, parts.header);
-  return index === undefined ? FileTreeLister.open(parts, root, oddities) : DirpackLister.open(parts, index, root);
+  try {
+    const index = await openDirpackIndex(parts.repository, parts.header);
+    if (index !== undefined) return await DirpackLister.open(parts, index, { root, oddities });
+  } catch (error) {
+    if (!(error instanceof CorruptStoreError)) throw error;
+    // Every entry stands in the file tree as well, verified as strictly; what is missing there cannot be passed over now.
+    const lister = await FileTreeLister.open(parts, root, { missing: () => error });
+    oddities.add('the index of directories is damaged: entries are read one by one', () => fromBytePath(root));
+    return lister;
+  }
+  return FileTreeLister.open(parts, root, {
+    missing: (path) => {
+      // The writer is known to forget some (10.3), and here there is no dirpack to have it from.
+      oddities.add('entries whose record is not in the store are left out, with all below them', () => path);
+      return undefined;
+    },
+  });
 }
 
 /**
@@ -63,11 +78,19 @@ export async function openLister(parts: ListerParts, root: BytePath, oddities: O
  * blob may be missing; the caller then assumes a plain directory.
  */
 export async function findEntry(parts: ListerParts, path: BytePath): Promise<VfsEntry | undefined> {
-  const index = path === '/' ? undefined : await openDirpackIndex(parts.repository, parts.header);
-  if (index === undefined) return findInFileTree(parts, path);
-  const parent = parentOf(path);
-  const siblings = (await new DirpackLister(parts, await onlyKey(index, parent)).list(parent)) ?? [];
-  return siblings.find((entry) => toBytePath(entry.name) === nameOf(path));
+  if (path === '/') return findInFileTree(parts, path);
+  try {
+    const index = await openDirpackIndex(parts.repository, parts.header);
+    if (index === undefined) return await findInFileTree(parts, path);
+    const parent = parentOf(path);
+    const objects = await onlyKey(index, parent);
+    const siblings = (await new DirpackLister(parts, objects, new Oddities()).list(parent)) ?? [];
+    return siblings.find((entry) => toBytePath(entry.name) === nameOf(path));
+  } catch (error) {
+    const found = error instanceof CorruptStoreError ? await findInFileTree(parts, path) : undefined;
+    if (found === undefined) throw error; // Whether there is such an entry cannot be told any more.
+    return found;
+  }
 }
 
 async function findInFileTree({ repository, header }: ListerParts, path: BytePath): Promise<VfsEntry | undefined> {
@@ -86,13 +109,19 @@ class DirpackLister implements DirectoryLister {
   readonly #parts: ListerParts;
   /** Directories not yet asked for. */
   readonly #objects: Map<BytePath, Uint8Array>;
+  readonly #oddities: Oddities;
 
-  constructor(parts: ListerParts, objects: Map<BytePath, Uint8Array>) {
+  constructor(parts: ListerParts, objects: Map<BytePath, Uint8Array>, oddities: Oddities) {
     this.#parts = parts;
     this.#objects = objects;
+    this.#oddities = oddities;
   }
 
-  static async open(parts: ListerParts, index: BTree, root: BytePath): Promise<DirpackLister> {
+  static async open(
+    parts: ListerParts,
+    index: BTree,
+    { root, oddities }: { root: BytePath; oddities: Oddities },
+  ): Promise<DirpackLister> {
     const objects = await onlyKey(index, root);
     // In byte order everything below a directory is one run of keys.
     const prefix = root === '/' ? '/' : `${root}/`;
@@ -101,13 +130,26 @@ class DirpackLister implements DirectoryLister {
       if (!directory.startsWith(prefix)) break;
       objects.set(directory, value);
     }
-    return new DirpackLister(parts, objects);
+    return new DirpackLister(parts, objects, oddities);
   }
 
   async list(directory: BytePath): Promise<VfsEntry[] | undefined> {
     const object = this.#objects.get(directory);
     if (object === undefined) return undefined;
     this.#objects.delete(directory);
+    try {
+      return await this.#fromDirpack(directory, object);
+    } catch (error) {
+      if (!(error instanceof CorruptStoreError)) throw error;
+      const entries = await listInFileTree(this.#parts, directory).catch((second: unknown) => {
+        throw second instanceof CorruptStoreError ? error : second;
+      });
+      this.#oddities.add('directories whose list is damaged are read entry by entry', () => fromBytePath(directory));
+      return entries;
+    }
+  }
+
+  async #fromDirpack(directory: BytePath, object: Uint8Array): Promise<VfsEntry[]> {
     const { repository, chunks, header } = this.#parts;
     const path = fromBytePath(directory);
     const file = { snapshotId: header.id, path, bytesMax: WHOLE_CONTENT_BYTES_MAX };
@@ -135,7 +177,12 @@ class FileTreeLister implements DirectoryLister {
     this.#directories = directories;
   }
 
-  static async open({ repository, header }: ListerParts, root: BytePath, oddities: Oddities): Promise<FileTreeLister> {
+  /** `missing` is told of entries whose record the store does not hold; an error that it gives is thrown. */
+  static async open(
+    { repository, header }: ListerParts,
+    root: BytePath,
+    { missing }: { readonly missing: (path: Buffer) => CorruptStoreError | undefined },
+  ): Promise<FileTreeLister> {
     const prefix = root === '/' ? '/' : `${root}/`;
     const directories = new Map<BytePath, VfsEntry[]>();
     const tree = await openFileTree(repository, header);
@@ -144,17 +191,12 @@ class FileTreeLister implements DirectoryLister {
       const path = toBytePath(key);
       if (path === '/' || !path.startsWith(prefix)) continue;
       if ((await repository.storedLength({ type: resourceTypes.vfsEntry, mac: value })) === undefined) {
-        // The writer is known to forget some (10.3), and here there is no dirpack to have it from.
-        oddities.add('entries whose record is not in the store are left out, with all below them', () =>
-          fromBytePath(path),
-        );
+        const error = missing(fromBytePath(path));
+        if (error !== undefined) throw error;
         continue;
       }
-      const entry = parseVfsEntry(await repository.readBlob({ type: resourceTypes.vfsEntry, mac: value }));
       const parent = parentOf(path);
-      if (toBytePath(entry.name) !== nameOf(path))
-        throw new CorruptStoreError(`The record of ${fromBytePath(path)} is another's`);
-      requireParent(entry, parent);
+      const entry = await readRecord(repository, path, value);
       const siblings = directories.get(parent);
       if (siblings === undefined) directories.set(parent, [entry]);
       else siblings.push(entry);
@@ -172,6 +214,30 @@ class FileTreeLister implements DirectoryLister {
   unlisted(): Iterable<BytePath> {
     return this.#directories.keys();
   }
+}
+
+/** One directory out of the file tree. Rejects with CorruptStoreError also if an entry's record is not in the store (10.3). */
+async function listInFileTree({ repository, header }: ListerParts, directory: BytePath): Promise<VfsEntry[]> {
+  const prefix = directory === '/' ? '/' : `${directory}/`;
+  const entries: VfsEntry[] = [];
+  const tree = await openFileTree(repository, header);
+  // In path order the children of a directory are one run of keys (10.2).
+  for await (const { key, value } of tree.items(fromBytePath(prefix))) {
+    const path = toBytePath(key);
+    if (path === '/') continue;
+    if (!path.startsWith(prefix) || path.includes('/', prefix.length)) break;
+    entries.push(await readRecord(repository, path, value));
+  }
+  return sortByName(entries);
+}
+
+async function readRecord(repository: Repository, path: BytePath, mac: Uint8Array): Promise<VfsEntry> {
+  const entry = parseVfsEntry(await repository.readBlob({ type: resourceTypes.vfsEntry, mac }));
+  if (toBytePath(entry.name) !== nameOf(path)) {
+    throw new CorruptStoreError(`The record of ${fromBytePath(path)} is another's`);
+  }
+  requireParent(entry, parentOf(path));
+  return entry;
 }
 
 function requireParent({ parentPath }: VfsEntry, directory: BytePath): void {

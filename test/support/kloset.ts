@@ -7,7 +7,7 @@ import { deriveKey } from '../../src/kloset/codec/key-derivation.ts';
 import { LocalStore } from '../../src/kloset/local-store.ts';
 import { PtarStore } from '../../src/kloset/ptar-store.ts';
 import { Repository } from '../../src/kloset/repository.ts';
-import { listSnapshots, type SnapshotHeader } from '../../src/kloset/snapshot.ts';
+import { listSnapshots, type SnapshotHeader, type SnapshotListing } from '../../src/kloset/snapshot.ts';
 import type { KlosetStore } from '../../src/kloset/store.ts';
 import { ChunkCache } from '../../src/source/chunk-cache.ts';
 import { KlosetChunkStore } from '../../src/source/kloset-chunk-store.ts';
@@ -15,10 +15,9 @@ import { KlosetSource } from '../../src/source/kloset-source.ts';
 import type { WalkOptions } from '../../src/source/snapshot-walk.ts';
 import { PooledDecoder } from '../../src/workers/pool.ts';
 
-export interface OpenedStore {
+export interface OpenedStore extends SnapshotListing {
   readonly repository: Repository;
   readonly counters: ReadCounters;
-  readonly snapshots: readonly SnapshotHeader[];
   readonly decoder: PooledDecoder;
   readonly chunks: ChunkCache;
   source(header: SnapshotHeader, path?: string, options?: WalkOptions): Promise<KlosetSource>;
@@ -44,7 +43,7 @@ export async function openStore(
   return {
     repository,
     counters,
-    snapshots: await listSnapshots(repository),
+    ...(await listSnapshots(repository)),
     decoder,
     chunks,
     source: (header, path, options) =>

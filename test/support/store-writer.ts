@@ -9,6 +9,8 @@ import { blake3 } from '../../src/kloset/codec/codec.ts';
 import {
   envelopeHeader,
   locationRecord,
+  packfileFooter,
+  packfileIndexRecord,
   packfileRecord,
   type ResourceType,
   resourceTypes,
@@ -83,6 +85,8 @@ export class StoreWriter implements KlosetStore {
   config: Uint8Array = new Uint8Array(0);
   readonly #records: Uint8Array[] = [];
   readonly #known = new Set<string>();
+  /** Index records of each packfile. */
+  readonly #indexes = new Map<string, Uint8Array[]>();
 
   /** Adds a blob and gives its MAC; `name` is for those that are not named by it, `packfile` a small number. */
   blob(type: ResourceType, plain: Uint8Array, { name = macOf(plain), packfile = 1 } = {}): Uint8Array {
@@ -93,6 +97,8 @@ export class StoreWriter implements KlosetStore {
     const content = this.packfiles.get(id) ?? new Uint8Array(envelopeHeader.sizeBytes);
     const offset = content.byteLength - envelopeHeader.sizeBytes;
     this.packfiles.set(id, Buffer.concat([content, plain]));
+    const record = packfileIndexRecord.encode({ blobType: type, blobMac: name, offset, length: plain.byteLength });
+    this.#indexes.set(id, [...(this.#indexes.get(id) ?? []), record]);
     const location = { blobType: type, blobMac: name, packfileMac: idOf(packfile), offset, length: plain.byteLength };
     this.#records.push(stateRecord(stateRecords.location, locationRecord.encode(location)));
     return name;
@@ -111,17 +117,31 @@ export class StoreWriter implements KlosetStore {
     return this.record(resourceTypes.object, { contentMAC: macOf(Buffer.concat(chunks)), chunks: list });
   }
 
-  /** Makes CONFIG and the state; the store can be opened then. */
+  /**
+   * Makes CONFIG and the state, and closes the packfiles with index, footer and MAC (kloset-format 8.1); the store can
+   * be opened then.
+   */
   async finish(fields: Encodable = configFields): Promise<this> {
     const payload = encodeMsgpack(fields);
     const covered = envelope(resourceTypes.config, versions.v1_0_0, payload).subarray(0, -32);
     this.config = Buffer.concat([covered, await blake3(covered)]);
+    for (const [id, index] of this.#indexes) this.#closePackfile(id, Buffer.concat(index));
     const listed = [...this.packfiles.keys()].map((id) =>
       stateRecord(stateRecords.packfile, packfileRecord.encode({ packfileMac: Buffer.from(id, 'hex') })),
     );
     const plain = stateBytes({ records: [...this.#records, ...listed] });
     this.states.set(toHex(idOf(1000)), envelope(resourceTypes.state, versions.v1_1_0, plain));
     return this;
+  }
+
+  #closePackfile(id: string, index: Buffer): void {
+    const blobs = this.packfiles.get(id)!.subarray(envelopeHeader.sizeBytes);
+    const count = index.byteLength / packfileIndexRecord.sizeBytes;
+    const footer = packfileFooter.encode({ count, indexOffset: blobs.byteLength, indexMac: macOf(index) });
+    const footerLength = Buffer.alloc(4);
+    footerLength.writeUInt32LE(footer.byteLength);
+    const payload = Buffer.concat([blobs, index, footer, footerLength]);
+    this.packfiles.set(id, envelope(resourceTypes.packfile, versions.v1_0_0, payload));
   }
 
   async readConfig(): Promise<Uint8Array> {

@@ -20,6 +20,23 @@ export async function createMac(algorithm: HashAlgorithm, key: KeyObject, kernel
   return (data) => new Uint8Array(createHmac('sha256', key).update(data).digest());
 }
 
+/** A MAC over bytes that come piece by piece. */
+export interface RunningMac {
+  update(part: Uint8Array): void;
+  /** 32 bytes; the last call. */
+  digest(): Uint8Array;
+}
+
+/** `createMac` for what is too large to hold; not the fastest, since few need it. */
+export async function createRunningMac(algorithm: HashAlgorithm, key: KeyObject): Promise<RunningMac> {
+  if (algorithm === 'SHA256') {
+    const hmac = createHmac('sha256', key);
+    return { update: (part) => void hmac.update(part), digest: () => new Uint8Array(hmac.digest()) };
+  }
+  const hasher = (await createBLAKE3(8 * MAC_BYTES, key.export())).init();
+  return { update: (part) => void hasher.update(part), digest: () => hasher.digest('binary') };
+}
+
 /** BLAKE3-256: plain without `key`, else in keyed mode, for which the key has 32 bytes. */
 export async function createBlake3(kernels: Kernels, key?: KeyObject): Promise<HashFunction> {
   assert(key === undefined || key.symmetricKeySize === MAC_BYTES, 'a BLAKE3 key has 32 bytes');

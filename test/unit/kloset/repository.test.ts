@@ -134,12 +134,14 @@ describe('a store', () => {
     await expect(open(store)).resolves.toBeDefined();
   });
 
-  it('whose snapshot header was swapped for another is refused', async () => {
+  it('with a header that was swapped for another has lost that snapshot, and no other', async () => {
     const store = new StoreWriter();
     addSnapshot(store, { entries: [{ path: '/', mode: DIRECTORY }], header: { identifier: idOf(2) } });
-    expect((await caught(listSnapshots(await open(await store.finish(configFields))))).message).toMatch(
-      /another snapshot's/,
-    );
+    addSnapshot(store, { id: 3, entries: [{ path: '/', mode: DIRECTORY }] });
+    const { snapshots, damaged } = await listSnapshots(await open(await store.finish(configFields)));
+    expect(snapshots.map(({ id }) => id)).toEqual([toHex(idOf(3))]);
+    expect(damaged.map(({ id }) => id)).toEqual([toHex(idOf(1))]);
+    expect(damaged[0]!.error.message).toMatch(/^Snapshot 00000000 cannot be opened: .*another snapshot's/);
   });
 
   it('lists its snapshots newest first', async () => {
@@ -152,7 +154,7 @@ describe('a store', () => {
     ]) {
       addSnapshot(store, { id: id!, seconds: seconds!, entries: [{ path: '/', mode: DIRECTORY }] });
     }
-    const headers = await listSnapshots(await open(await store.finish()));
+    const { snapshots: headers } = await listSnapshots(await open(await store.finish()));
     expect(headers.map(({ id }) => Number.parseInt(id, 16))).toEqual([2, 4, 3, 1]);
   });
 });

@@ -8,7 +8,7 @@ import { cleanupAfterEach } from '../../support/fixtures.ts';
 import { openStore, pathsOf } from '../../support/kloset.ts';
 import type { Encodable } from '../../support/msgpack-writer.ts';
 import { addSnapshot, DIRECTORY, type SnapshotParts, type WrittenEntry } from '../../support/snapshot-writer.ts';
-import { StoreWriter } from '../../support/store-writer.ts';
+import { macOf, StoreWriter } from '../../support/store-writer.ts';
 
 const cleanup = cleanupAfterEach();
 const text = (content: string) => [Buffer.from(content)];
@@ -166,10 +166,32 @@ describe('a snapshot', () => {
     }
   });
 
-  it('is refused, and named, if the MAC of a record does not fit', async () => {
-    const store = new StoreWriter();
-    const opening = sourceOf({ entries: [root, { path: '/f', content: text('x') }] }, { store: spoilDirpacks(store) });
+  it('with a damaged list of a directory has its entries one by one, and says so', async () => {
+    const entries = [root, { path: '/d', mode: DIRECTORY }, { path: '/d/x', content: text('x') }, { path: '/f' }];
+    const sound = await sourceOf({ entries });
+    const source = await sourceOf({ entries }, { store: spoilDirpacks(new StoreWriter()) });
+    expect(lines(source)).toEqual(lines(sound));
+    expect(source.oddities).toMatchObject([{ message: expect.stringMatching(/read entry by entry/), count: 2 }]);
+    const inside = await sourceOf({ entries }, { path: '/d', store: spoilDirpacks(new StoreWriter()) });
+    expect(lines(inside).map((line) => line.split(' ')[0])).toEqual(['/', '/x']);
+  });
+
+  it('is refused, and named, if an entry of a damaged list is nowhere else', async () => {
+    const missing = { path: '/f', content: text('x'), blobMissing: true };
+    const opening = sourceOf({ entries: [root, missing] }, { store: spoilDirpacks(new StoreWriter()) });
     await expect(opening).rejects.toThrow(/^Snapshot 00000000, file \/: .*MAC does not match/);
+  });
+
+  it('with a damaged index of directories has all entries one by one, and says so', async () => {
+    const entries = [root, { path: '/d', mode: DIRECTORY }, { path: '/d/x', content: text('x') }];
+    const store = new StoreWriter();
+    const spoiled = without(store, resourceTypes.indexNode);
+    const source = await sourceOf({ entries }, { store: spoiled });
+    expect(lines(source)).toEqual(lines(await sourceOf({ entries })));
+    expect(source.oddities).toMatchObject([{ message: expect.stringMatching(/index of directories is damaged/) }]);
+    const again = without(new StoreWriter(), resourceTypes.indexNode);
+    const opening = sourceOf({ entries: [root, { path: '/f', blobMissing: true }] }, { store: again });
+    await expect(opening).rejects.toThrow(/^Snapshot 00000000: The store holds no indexNode/);
   });
 });
 
@@ -263,5 +285,12 @@ function spoilDirpacks(store: StoreWriter): StoreWriter {
     changed[60]! ^= 1;
     return blob(type, changed, options);
   };
+  return store;
+}
+
+/** As `spoilDirpacks`, with blobs of one type not stored at all. */
+function without(store: StoreWriter, type: number): StoreWriter {
+  const blob = store.blob.bind(store);
+  store.blob = (blobType, plain, options) => (blobType === type ? macOf(plain) : blob(blobType, plain, options));
   return store;
 }
