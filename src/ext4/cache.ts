@@ -16,6 +16,10 @@ export class ByteCache<Value> {
     return this.#bytes;
   }
 
+  has(key: number): boolean {
+    return this.#entries.has(key);
+  }
+
   /** The cached value of `key`, or a made one. The newest value is kept even if it alone exceeds the bound. */
   get(key: number, make: () => Value): Value {
     let value = this.#entries.get(key);

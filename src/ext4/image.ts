@@ -28,6 +28,15 @@ interface ContentPiece {
   readonly target: Uint8Array;
 }
 
+/** Part of a metadata block that takes long to render. */
+interface SlowBlock {
+  readonly place: Place;
+  readonly block: number;
+  /** Where in the block the part begins. */
+  readonly within: number;
+  readonly target: Uint8Array;
+}
+
 export class Ext4Image implements ReadableDevice {
   readonly sizeBytes: number;
   readonly layout: Layout;
@@ -47,10 +56,14 @@ export class Ext4Image implements ReadableDevice {
 
   async read(offset: number, target: Uint8Array): Promise<void> {
     this.#assertReadable(offset, target);
-    const pieces = this.#fillMetadata(offset, target);
-    if (pieces.length === 0) return;
+    const { pieces, slow } = this.#fillMetadata(offset, target);
+    if (pieces.length === 0 && slow.length === 0) return;
     this.#inFlight++;
     try {
+      for (const { place, block, within, target: here } of slow) {
+        const bytes = await this.#renderer.renderLater(place, block);
+        here.set(bytes.subarray(within, within + here.length));
+      }
       await this.#readContent(pieces);
     } finally {
       this.#inFlight--;
@@ -61,7 +74,9 @@ export class Ext4Image implements ReadableDevice {
   readNow(offset: number, target: Uint8Array): boolean {
     this.#assertReadable(offset, target);
     if (this.#content.readNow === undefined) return false;
-    for (const piece of this.#fillMetadata(offset, target)) {
+    const { pieces, slow } = this.#fillMetadata(offset, target);
+    if (slow.length > 0) return false;
+    for (const piece of pieces) {
       if (!this.#content.readNow(piece.entry, piece.offset, piece.target)) return false;
     }
     return true;
@@ -104,9 +119,10 @@ export class Ext4Image implements ReadableDevice {
     assert(offset >= 0 && offset + target.length <= this.sizeBytes, 'the range lies on the device');
   }
 
-  /** Writes everything but file content, and returns the content still to be read. */
-  #fillMetadata(offset: number, target: Uint8Array): ContentPiece[] {
+  /** Writes what is there at once, and returns what is still to be read or rendered. */
+  #fillMetadata(offset: number, target: Uint8Array): { pieces: ContentPiece[]; slow: SlowBlock[] } {
     const pieces: ContentPiece[] = [];
+    const slow: SlowBlock[] = [];
     for (let done = 0; done < target.length; ) {
       const at = offset + done;
       const block = Math.floor(at / BLOCK_SIZE);
@@ -117,10 +133,11 @@ export class Ext4Image implements ReadableDevice {
       const here = target.subarray(done, done + length);
       if (place.zero) here.fill(0);
       else if (place.kind === 'file') this.#fillTail(place, within, here, pieces);
+      else if (this.#renderer.takesLong(place)) slow.push({ place, block, within, target: here });
       else here.set(this.#renderer.render(place, block).subarray(within, within + length));
       done += length;
     }
-    return pieces;
+    return { pieces, slow };
   }
 
   /** Zeroes what lies behind a file's end in its last block, and notes the rest. */

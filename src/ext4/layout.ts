@@ -4,7 +4,7 @@ import { crc32c } from '../core/crc32c.ts';
 import { type EntryType, entryPath, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import { BLOCK_SIZE, roundUp } from '../core/units.ts';
 import { type AttributePlan, noAttributes, planAttributes } from './attributes.ts';
-import { lastAtOrBefore } from './bytes.ts';
+import { lastAtOrBefore, SampledStarts } from './bytes.ts';
 import type { DirectoryCounter } from './directory-counter.ts';
 import { type ExtentPlan, planExtents, TREELESS_BLOCKS_MAX } from './extents.ts';
 import {
@@ -82,6 +82,8 @@ export class Layout {
   /** Start value of all checksums but the superblock's. */
   readonly checksumSeed: number;
   readonly #renamed: ReadonlyMap<number, Uint8Array>;
+  readonly #metadataIndex: SampledStarts;
+  readonly #fileIndex: SampledStarts;
 
   constructor(parts: LayoutParts) {
     this.tree = parts.tree;
@@ -102,6 +104,8 @@ export class Layout {
     this.hashSeed = hexBytes(this.parameters.hashSeed);
     this.checksumSeed = crc32c(CHECKSUM_START, this.uuid);
     this.#renamed = parts.renamed;
+    this.#metadataIndex = new SampledStarts(this.metadataStarts, this.tree.length);
+    this.#fileIndex = new SampledStarts(this.fileStarts, this.tree.length);
   }
 
   /** Length of the device in bytes. */
@@ -165,6 +169,16 @@ export class Layout {
     if (attributes === undefined) return noAttributes;
     const { modeMask, layoutVersion } = this.parameters;
     return planAttributes(attributes, layoutVersion < MASKED_ACLS_VERSION ? PERMISSION_BITS : modeMask, () => {});
+  }
+
+  /** The entry whose metadata has a block, counted from geometry.metadata: the last that starts there or before. */
+  entryOfMetadata(block: number): number {
+    return this.#metadataIndex.lastAtOrBefore(block);
+  }
+
+  /** The file that has a block, counted from geometry.files. Entries without blocks start where the next one does. */
+  entryOfFileBlock(block: number): number {
+    return this.#fileIndex.lastAtOrBefore(block);
   }
 
   /** Where an entry's metadata lies: [extent tree, directory] or [symlink], then [attribute block]. */

@@ -2,7 +2,6 @@
 import { assert } from '../core/errors.ts';
 import { entryTypes } from '../core/snapshot-tree.ts';
 import { BLOCK_SIZE } from '../core/units.ts';
-import { lastAtOrBefore } from './bytes.ts';
 import { BLOCKS_PER_GROUP, INODES_PER_BLOCK } from './format.ts';
 import type { Geometry } from './geometry.ts';
 import type { Layout } from './layout.ts';
@@ -71,10 +70,9 @@ function locateInBackup({ map, descriptorBlocks }: Geometry, block: number): Pla
 }
 
 function locateInFiles(layout: Layout, dense: number, room: number): Place {
-  const { fileStarts, tree, geometry } = layout;
+  const { fileStarts, geometry } = layout;
   const offset = dense - geometry.files;
-  // The last entry that starts here or before: entries without blocks start where the next one does.
-  const entry = lastAtOrBefore(fileStarts, tree.length, offset);
+  const entry = layout.entryOfFileBlock(offset);
   const end = fileStarts[entry + 1]!;
   const treeBlocks = end - fileStarts[entry]! - Math.ceil(layout.fileSizeOf(entry) / BLOCK_SIZE);
   const index = offset - fileStarts[entry]!;
@@ -83,7 +81,7 @@ function locateInFiles(layout: Layout, dense: number, room: number): Place {
 }
 
 function locateInMetadata(layout: Layout, dense: number, room: number): Place {
-  const { geometry, lostFoundStart, valuesStart, metadataStarts, tree } = layout;
+  const { geometry, lostFoundStart, valuesStart } = layout;
   if (dense >= geometry.journal) {
     const index = dense - geometry.journal;
     const { journalTreeBlocks } = geometry;
@@ -95,7 +93,7 @@ function locateInMetadata(layout: Layout, dense: number, room: number): Place {
   if (dense >= valuesStart)
     return run('attribute-value', Math.min(room, geometry.journal - dense), dense - valuesStart);
   if (dense >= lostFoundStart) return run('lost-found', Math.min(room, valuesStart - dense), dense - lostFoundStart);
-  const entry = lastAtOrBefore(metadataStarts, tree.length, dense - geometry.metadata);
+  const entry = layout.entryOfMetadata(dense - geometry.metadata);
   const { start, treeBlocks, contentBlocks, attributeBlock } = layout.metadataOf(entry, layout.attributesOf(entry));
   if (dense === attributeBlock) return run('attributes', 1, 0, { entry });
   const index = dense - start;

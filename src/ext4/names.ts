@@ -146,14 +146,30 @@ export function nameTable(
     const { nameBytes } = tree;
     return addLostFound ? withLostFound(nameBytes, starts) : { bytes: nameBytes, start: starts, count };
   }
-  const names: Uint8Array[] = [];
-  for (let child = first; child < first + count; child++) names.push(renamed.get(child) ?? entryName(tree, child));
-  const bytes = Buffer.concat(names);
+  const table = withRenamed(tree, { first, count }, renamed);
+  return addLostFound ? withLostFound(table.bytes, table.start) : table;
+}
+
+/** The names of `count` entries from `first` on; what lies between two changed ones is copied as one piece. */
+function withRenamed(
+  tree: SnapshotTree,
+  { first, count }: { first: number; count: number },
+  renamed: ReadonlyMap<number, Uint8Array>,
+): NameTable {
+  const { nameBytes, nameStart } = tree;
+  const pieces: Uint8Array[] = [];
   const start = new Float64Array(count + 1);
-  names.forEach((name, i) => {
-    start[i + 1] = start[i]! + name.length;
-  });
-  return addLostFound ? withLostFound(bytes, start) : { bytes, start, count };
+  let copied = nameStart[first]!;
+  for (let i = 0; i < count; i++) {
+    const [from, to] = [nameStart[first + i]!, nameStart[first + i + 1]!];
+    const name = renamed.get(first + i);
+    start[i + 1] = start[i]! + (name?.length ?? to - from);
+    if (name === undefined) continue;
+    pieces.push(nameBytes.subarray(copied, from), name);
+    copied = to;
+  }
+  pieces.push(nameBytes.subarray(copied, nameStart[first + count]!));
+  return { bytes: Buffer.concat(pieces), start, count };
 }
 
 /** A copy with one more name. The root can be large: bytes are copied as one piece. */

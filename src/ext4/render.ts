@@ -1,4 +1,7 @@
-/** Renders any metadata block of a layout, with bounded caches. Synchronous: file content never passes here. */
+/**
+ * Renders any metadata block of a layout, with bounded caches; file content never passes here. All but the blocks of very
+ * large directories are there at once.
+ */
 import { assert } from '../core/errors.ts';
 import { BLOCK_SIZE, KiB, MiB } from '../core/units.ts';
 import { renderAttributeBlock } from './attributes.ts';
@@ -10,7 +13,13 @@ import {
   renderIndexedDirectory,
   renderSmallDirectory,
 } from './directory.ts';
-import { type DirectoryIndex, indexDirectory, indexSizeBytes } from './directory-index.ts';
+import {
+  type DirectoryIndex,
+  type IndexOptions,
+  indexDirectory,
+  indexDirectoryInSlices,
+  indexSizeBytes,
+} from './directory-index.ts';
 import { type DirectoryShape, indexedShape, LEAF_BYTES } from './directory-shape.ts';
 import { renderExtentBlock } from './extents.ts';
 import { fileTypes, inodeNumbers, SUPERBLOCK_OFFSET } from './format.ts';
@@ -30,6 +39,8 @@ import {
 const BLOCK_CACHE_BYTES_MAX = 8 * MiB;
 /** Hashed directories kept in order: a million names take 4 MiB. */
 const DIRECTORY_CACHE_BYTES_MAX = 64 * MiB;
+/** Larger directories are hashed in slices: these take some ten milliseconds. */
+const NAMES_AT_ONCE_MAX = 10_000;
 /** Objects and map slots around a cached value. */
 const CACHE_OVERHEAD_BYTES = KiB;
 
@@ -55,6 +66,9 @@ export class BlockRenderer {
     sizeOf: ({ names, index }) => names.start.byteLength + indexSizeBytes(index) + CACHE_OVERHEAD_BYTES,
   });
 
+  /** Large directories being hashed, by entry. */
+  readonly #indexing = new Map<number, Promise<IndexedDirectory>>();
+
   constructor(layout: Layout) {
     this.#layout = layout;
     const { geometry } = layout;
@@ -79,6 +93,33 @@ export class BlockRenderer {
         renderExtentBlock(layout.journalExtents(), index, layout.inodeSeed(inodeNumbers.journal), target),
       journal: (_, target) => renderJournalSuperblock(layout, target),
     };
+  }
+
+  /**
+   * Whether a block needs a directory hashed that is too large for `render`, which would keep everything else waiting:
+   * then `renderLater` it.
+   */
+  takesLong({ kind, entry }: Place): boolean {
+    return (
+      kind === 'directory' && this.#layout.tree.childCount[entry]! > NAMES_AT_ONCE_MAX && !this.#directories.has(entry)
+    );
+  }
+
+  /** As `render`, for blocks that take long; those who want the same directory wait for it together. */
+  async renderLater(place: Place, block: number): Promise<Uint8Array> {
+    if (!this.takesLong(place)) return this.render(place, block);
+    const { entry } = place;
+    let indexing = this.#indexing.get(entry);
+    if (indexing === undefined) {
+      indexing = indexNamesInSlices(this.#layout, entry);
+      this.#indexing.set(entry, indexing);
+      const done = () => void this.#indexing.delete(entry);
+      indexing.then(done, done);
+    }
+    const directory = await indexing;
+    // Kept as the newest until this very block is rendered, however large it is.
+    this.#directories.get(entry, () => directory);
+    return this.render(place, block);
   }
 
   /** The block `block` of the device, which is the first of `place`. Shared with the cache: read, never write. */
@@ -144,13 +185,22 @@ export class BlockRenderer {
 }
 
 function indexNames(layout: Layout, entry: number): IndexedDirectory {
+  const { names, shape, options } = indexTask(layout, entry);
+  return { names, shape, index: indexDirectory(names, options) };
+}
+
+async function indexNamesInSlices(layout: Layout, entry: number): Promise<IndexedDirectory> {
+  const { names, shape, options } = indexTask(layout, entry);
+  return { names, shape, index: await indexDirectoryInSlices(names, options) };
+}
+
+function indexTask(layout: Layout, entry: number): Omit<IndexedDirectory, 'index'> & { options: IndexOptions } {
   const names = layout.namesOf(entry);
   let recordBytesSum = 0;
   for (let k = 0; k < names.count; k++) recordBytesSum += recordBytes(names.start[k + 1]! - names.start[k]!);
   const shape = indexedShape(recordBytesSum);
   assert(shape !== undefined, 'a directory of several blocks is indexed');
-  const index = indexDirectory(names, { seed: layout.hashSeed, leaves: shape.leaves, leafBytes: LEAF_BYTES });
-  return { names, shape, index };
+  return { names, shape, options: { seed: layout.hashSeed, leaves: shape.leaves, leafBytes: LEAF_BYTES } };
 }
 
 /** By entryTypes' values. */

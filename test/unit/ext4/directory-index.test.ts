@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { indexDirectory } from '../../../src/ext4/directory-index.ts';
+import { indexDirectory, indexDirectoryInSlices } from '../../../src/ext4/directory-index.ts';
 import { indexedShape, LEAF_BYTES } from '../../../src/ext4/directory-shape.ts';
 import { halfMd4, hashSeedWords } from '../../../src/ext4/half-md4.ts';
 import { type NameTable, recordBytes } from '../../../src/ext4/names.ts';
@@ -54,6 +54,18 @@ describe('leaves', () => {
     const { hash } = hashOf(names[0]!);
     expect([...leafHash]).toEqual([hash, ...Array(leaves - 1).fill(hash + 1)]);
   });
+});
+
+test('made in slices is the same, and others have their turn in between', async () => {
+  const names = table(Array.from({ length: 50_000 }, (_, i) => Buffer.from(`name ${i % 49_000}`)));
+  const sum = 50_000 * recordBytes(10);
+  const options = { seed, leaves: indexedShape(sum)!.leaves, leafBytes: LEAF_BYTES };
+  let turns = 0;
+  const others = setInterval(() => turns++);
+  const index = await indexDirectoryInSlices(names, options);
+  clearInterval(others);
+  expect(index).toEqual(indexDirectory(names, options));
+  expect(turns).toBeGreaterThan(0);
 });
 
 test('shapes by bytes of records', () => {

@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { describe, expect, test, vi } from 'vitest';
 import { CorruptStoreError } from '../../../src/core/errors.ts';
 import type { ContentReader } from '../../../src/core/snapshot-tree.ts';
 import { BLOCK_SIZE, MiB } from '../../../src/core/units.ts';
@@ -238,3 +238,47 @@ function directoryOffset({ layout: { geometry } }: Ext4Image): number {
 function tableOffset({ layout: { geometry } }: Ext4Image): number {
   return geometry.map.toPhysical(geometry.tables) * BLOCK_SIZE;
 }
+
+describe('a directory so large that hashing it takes long', () => {
+  const many = makeTree(
+    directory([
+      ['a', file(10_000)],
+      ['many', directory(Array.from({ length: 100_000 }, (_, i) => [`name ${i}`, file()] as const))],
+    ]),
+  );
+  const openMany = () => new Ext4Image(planLayout(many, request, identity), new PatternContent(many));
+  const firstBlockOf = ({ layout }: Ext4Image, entry: number) =>
+    layout.geometry.map.toPhysical(layout.geometry.metadata + layout.metadataStarts[entry]!) * BLOCK_SIZE;
+
+  test('keeps nobody waiting', async () => {
+    const image = openMany();
+    const done: string[] = [];
+    const slow = bytes(image, firstBlockOf(image, 2), BLOCK_SIZE).then(() => done.push('directory'));
+    const quick = bytes(image, place(image, 1), BLOCK_SIZE).then(() => done.push('file'));
+    await Promise.all([slow, quick]);
+    expect(done).toEqual(['file', 'directory']);
+  });
+
+  test('is hashed once for all who ask at a time, and again only when it was forgotten', async () => {
+    const image = openMany();
+    const asked = vi.spyOn(image.layout, 'namesOf');
+    const start = firstBlockOf(image, 2);
+    const alone = await bytes(openMany(), start + 8 * BLOCK_SIZE, 3 * BLOCK_SIZE);
+    const [first, second] = await Promise.all([
+      bytes(image, start + 8 * BLOCK_SIZE, 2 * BLOCK_SIZE),
+      bytes(image, start + 10 * BLOCK_SIZE, BLOCK_SIZE),
+    ]);
+    expect(Buffer.concat([first, second])).toEqual(Buffer.from(alone));
+    await bytes(image, start + 20 * BLOCK_SIZE, 5 * BLOCK_SIZE);
+    expect(asked).toHaveBeenCalledTimes(1);
+  });
+
+  test('is waited for by close', async () => {
+    const image = openMany();
+    const target = new Uint8Array(5000).fill(0xaa);
+    const reading = image.read(firstBlockOf(image, 2) + BLOCK_SIZE, target);
+    await image.close();
+    expect(target).toEqual(await bytes(openMany(), firstBlockOf(image, 2) + BLOCK_SIZE, 5000));
+    await reading;
+  });
+});
