@@ -11,11 +11,18 @@ import {
 } from '../core/errors.ts';
 import { logLevels } from '../observability/log.ts';
 import { normaliseArguments } from './arguments.ts';
+import { attachCommand } from './attach.ts';
 import { cacheOptions } from './cache-options.ts';
+import { cleanupCommand } from './cleanup.ts';
+import { detachCommand } from './detach.ts';
 import { digestCommand } from './digest.ts';
+import { doctorCommand } from './doctor.ts';
+import { drillCommand } from './drill.ts';
 import { inspectCommand } from './inspect.ts';
+import { pgCommand } from './pg.ts';
 import { serveCommand } from './serve.ts';
 import { snapshotsCommand } from './snapshots.ts';
+import { statusCommand } from './status.ts';
 
 function packageVersion(): string {
   const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
@@ -23,7 +30,7 @@ function packageVersion(): string {
 }
 
 /** What may be given more than once, and yargs' own list of words. */
-const REPEATABLE = ['listen', 'allow', 'snapshots', '_'];
+const REPEATABLE = ['listen', 'allow', 'snapshots', 'tablespace', '_', '--'];
 
 async function main(): Promise<void> {
   const parser = yargs(normaliseArguments(process.argv.slice(2)))
@@ -49,12 +56,20 @@ async function main(): Promise<void> {
     .command(snapshotsCommand)
     .command(inspectCommand)
     .command(digestCommand)
-    .demandCommand(1, 'Name a command: serve, snapshots, inspect or digest.')
+    .command(pgCommand)
+    .command(attachCommand)
+    .command(detachCommand)
+    .command(statusCommand)
+    .command(cleanupCommand)
+    .command(doctorCommand)
+    .command(drillCommand)
+    .demandCommand(1, 'Name a command, such as serve or pg.')
     .strict()
     .check(requireSingleOptions)
     .parserConfiguration({
       'duplicate-arguments-array': true,
       'parse-numbers': false,
+      'populate--': true,
       'parse-positional-numbers': false,
     })
     .version(packageVersion())

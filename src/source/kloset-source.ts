@@ -67,6 +67,11 @@ export class KlosetSource implements SnapshotSource {
     return this.#files.readNow(entry, offset, target);
   }
 
+  /** The absolute path of the directory that is the tree's root. */
+  get root(): string {
+    return fromBytePath(this.#root).toString();
+  }
+
   async close(): Promise<void> {}
 
   #pathOf(entry: number): BytePath {

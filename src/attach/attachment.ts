@@ -1,0 +1,169 @@
+/** Disks attached to this host until somebody detaches them. */
+import { lstat, mkdir, open, realpath } from 'node:fs/promises';
+import { resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { UserError } from '../core/errors.ts';
+import { type DirectoryLock, lockDirectory } from '../device/directory-lock.ts';
+import { type AttachMethod, type ExportAddress, mountDisk, unmountDisk } from './disk.ts';
+import { finish } from './program.ts';
+import {
+  createSession,
+  listSessions,
+  removeSession,
+  type Session,
+  sessionsDirectory,
+  startOf,
+  writeRecord,
+} from './sessions.ts';
+import { takeDown } from './take-down.ts';
+
+export interface AttachRequest {
+  readonly address: ExportAddress;
+  readonly mountPoint: string;
+  readonly readOnly: boolean;
+  readonly method: AttachMethod | undefined;
+}
+
+const here = (words: readonly string[]) => words;
+
+/** How long another `attach` may hold the lock, milliseconds; mounting a disk waits for its server. */
+const LOCK_MS_MAX = 60_000;
+const LOCK_POLL_MS = 50;
+
+/** Attaches and mounts. Rejects with UserError: no such directory, attached for writing already, or what a program said. */
+export function attach(request: AttachRequest): Promise<Session> {
+  return withLock(() => attachLocked(request));
+}
+
+async function attachLocked(request: AttachRequest): Promise<Session> {
+  const { address, readOnly, method } = request;
+  const mountPoint = await realMountPoint(request.mountPoint);
+  const sessions = (await listSessions()).filter(({ record, isAlive }) => record.kind === 'attach' && isAlive);
+  const there = sessions.find(({ record }) => record.mountPoint === mountPoint);
+  if (there !== undefined) {
+    throw new UserError(`${mountPoint} has ${there.record.uri} already: detach it, or take another directory.`);
+  }
+  const writer = sessions.find(({ record }) => !record.readOnly && isSame(record.uri, address.uri));
+  if (writer !== undefined && !readOnly) {
+    throw new UserError(
+      `${address.uri} is attached for writing at ${writer.record.mountPoint}; two mounts would destroy the filesystem. Detach it first, or attach NAME@base with --read-only.`,
+    );
+  }
+  const directory = await createSession();
+  try {
+    const disk = await mountDisk({
+      address,
+      mountPoint,
+      workDirectory: directory,
+      readOnly,
+      method,
+      inside: here,
+      detached: true,
+    });
+    const pid = disk.pid ?? 0;
+    const record = {
+      kind: 'attach' as const,
+      pid,
+      pidStart: startOf(pid) ?? 0,
+      export: address.name,
+      snapshot: await snapshotOf(disk.device),
+      uri: address.uri,
+      readOnly,
+      method: disk.method,
+      device: disk.device,
+      mountPoint,
+    };
+    await writeRecord(directory, record);
+    return { directory, record, isAlive: true };
+  } catch (error) {
+    await removeSession(directory);
+    throw error;
+  }
+}
+
+/**
+ * Detaches what is at a mount point, or is a device: writes back, unmounts, waits until the device is free. Resolves to
+ * false if nothing is attached there. Rejects with UserError if it is in use.
+ */
+export function detach(what: string): Promise<boolean> {
+  return withLock(async () => {
+    const path = resolve(what);
+    const real = await realpath(path).catch(() => path);
+    const sessions = (await listSessions()).filter(({ record }) => record.kind === 'attach');
+    const session = sessions.find(
+      ({ record }) => [path, real].includes(record.mountPoint ?? '') || record.device === path,
+    );
+    if (session === undefined) return false;
+    const { directory, record, isAlive } = session;
+    if (isAlive) {
+      await finish(['sync', '-f', record.mountPoint!]);
+      const disk = { method: record.method!, device: record.device!, mountPoint: record.mountPoint!, pid: record.pid };
+      await unmountDisk(disk, { workDirectory: directory, inside: here });
+      await removeSession(directory);
+    } else {
+      await takeDown(directory, record);
+    }
+    return true;
+  });
+}
+
+/** The volume name in ext4's superblock. Source: ext4's super.h, s_volume_name. */
+const LABEL = { offset: 1024 + 0x78, bytes: 16 };
+const LABEL_PREFIX = 'kloset-';
+
+/** The first digits of the snapshot's id, which its label tells unless the operator chose another. */
+async function snapshotOf(device: string): Promise<string | undefined> {
+  const handle = await open(device, 'r');
+  try {
+    const { buffer } = await handle.read(Buffer.alloc(LABEL.bytes), 0, LABEL.bytes, LABEL.offset);
+    const label = buffer.toString('latin1').replace(/\0.*$/s, '');
+    return label.startsWith(LABEL_PREFIX) ? label.slice(LABEL_PREFIX.length) : undefined;
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Two addresses of one export: an empty path and a missing one are the default export. */
+function isSame(a: string, b: string): boolean {
+  const plain = (uri: string) => uri.replace(/\/$/, '').replace(/@[0-9a-z]{16,}$/i, '');
+  return plain(a) === plain(b);
+}
+
+async function realMountPoint(given: string): Promise<string> {
+  const path = resolve(given);
+  const stat = await lstat(await realpath(path).catch(() => path)).catch(() => undefined);
+  if (stat === undefined) throw new UserError(`The directory ${path} does not exist: create it (mkdir ${path}).`);
+  if (!stat.isDirectory()) throw new UserError(`${path} is no directory.`);
+  const real = await realpath(path);
+  const { status } = await finish(['findmnt', '-n', '--mountpoint', real]);
+  if (status === 0)
+    throw new UserError(`Something is mounted at ${real} already: unmount it, or take another directory.`);
+  return real;
+}
+
+/** One attach or detach at a time on a host. */
+async function withLock<T>(work: () => Promise<T>): Promise<T> {
+  const base = sessionsDirectory();
+  await mkdir(base, { recursive: true, mode: 0o711 });
+  const lock = await takeLock(base);
+  try {
+    return await work();
+  } finally {
+    await lock.release();
+  }
+}
+
+async function takeLock(base: string): Promise<DirectoryLock> {
+  const until = Date.now() + LOCK_MS_MAX;
+  for (;;) {
+    try {
+      return await lockDirectory(base);
+    } catch (error) {
+      if (!(error instanceof UserError) || error.details.holder === undefined) throw error;
+      if (Date.now() > until) {
+        throw new UserError(`Another attach or detach does not end (process ${error.details.holder}): end it.`);
+      }
+    }
+    await sleep(LOCK_POLL_MS);
+  }
+}

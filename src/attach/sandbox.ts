@@ -1,0 +1,133 @@
+/**
+ * Namespaces for what runs on a backup. Programs in a sandbox have mounts, processes, shared memory and a network of
+ * their own: no network at all, the host's files read-only, and empty directories where servers of the host have their
+ * sockets, data and temporary files. One program, which only waits for the end of its input, holds it together: when
+ * this process ends, however it ends, that input ends, and the kernel kills everything in the sandbox and takes its
+ * mounts down.
+ */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
+import { exitCodes, UserError } from '../core/errors.ts';
+import { complaint, findProgram } from './program.ts';
+
+/**
+ * What a program of a backup must not see of the host: temporary files, sockets of servers, their data. Those that the
+ * host does not have are passed over.
+ */
+const HIDDEN = ['/tmp', '/var/tmp', '/run', '/dev/shm', '/var/lib/postgresql', '/var/lib/pgsql'];
+
+/** Options of a mount that say whether it is writable; everything else stays as it is. */
+const WRITABLE = ['rw', 'ro'];
+
+/**
+ * $1: what stays writable; then the mounts to make read-only, each with its options; `--`; then the directories to
+ * hide. Mounts that cannot be changed are the kernel's own (such as /proc's parts).
+ */
+const SCRIPT = `
+exec 3<"$1"; keep=$1; shift
+while [ "$1" != -- ]; do mount -o "remount,bind,$2" "$1" 2>/dev/null; shift 2; done; shift
+for hidden; do [ -d "$hidden" ] && mount -t tmpfs -o mode=1777 tmpfs "$hidden"; done
+set -e
+mkdir -p "$keep"
+mount --no-canonicalize --bind /proc/self/fd/3 "$keep"
+mount -o remount,bind,rw "$keep"
+exec 3<&-
+echo ready
+exec cat
+`;
+
+export class Sandbox {
+  readonly #holder: ChildProcess;
+  readonly #enter: readonly string[];
+
+  private constructor(holder: ChildProcess, enter: readonly string[]) {
+    this.#holder = holder;
+    this.#enter = enter;
+  }
+
+  /** Why there can be none here; undefined if there can. */
+  static whyImpossible(): string | undefined {
+    if (process.platform !== 'linux') return `namespaces are Linux's; this is ${process.platform}`;
+    const missing = ['unshare', 'nsenter'].find((name) => findProgram(name) === undefined);
+    return missing === undefined ? undefined : `${missing} is not installed`;
+  }
+
+  /**
+   * `directory` is the one directory of the host that stays writable, seen by both sides. Rejects with UserError where the kernel, or the rights of the user, do not
+   * allow it.
+   */
+  static async start({ directory }: { readonly directory: string }): Promise<Sandbox> {
+    const isRoot = process.getuid?.() === 0;
+    const own = isRoot ? [] : ['--user', '--map-current-user', '--keep-caps'];
+    const words = [...own, '--net', '--mount', '--pid', '--ipc', '--fork', '--kill-child', '--mount-proc'];
+    const script = ['sh', '-c', SCRIPT, 'sh', directory, ...readOnlyMounts().flat(), '--', ...HIDDEN];
+    const holder = spawn('unshare', [...words, '--propagation', 'private', ...script], {
+      stdio: ['pipe', 'pipe', 'pipe'],
+    });
+    await ready(holder);
+    const enter = [
+      'nsenter',
+      '--target',
+      String(firstProcessOf(holder.pid!)),
+      ...(isRoot ? [] : ['--user', '--preserve-credentials']),
+      '--net',
+      '--mount',
+      '--pid',
+      '--ipc',
+      '--',
+    ];
+    return new Sandbox(holder, enter);
+  }
+
+  /** The words that run a program inside. */
+  inside(words: readonly string[]): string[] {
+    return [...this.#enter, ...words];
+  }
+
+  /** Kills what runs in it and takes its mounts down. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#holder.exitCode !== null || this.#holder.signalCode !== null) return;
+    const ended = once(this.#holder, 'close');
+    this.#holder.stdin!.end();
+    await ended;
+  }
+}
+
+/** Every mount of this process, with the options that make it read-only and leave the rest. Source: proc(5), mountinfo. */
+function readOnlyMounts(): [path: string, options: string][] {
+  return readFileSync('/proc/self/mountinfo', 'utf8')
+    .split('\n')
+    .filter((line) => line !== '')
+    .map((line) => {
+      const [, , , , path, options] = line.split(' ');
+      const kept = options!.split(',').filter((option) => !WRITABLE.includes(option) && !option.startsWith('idmapped'));
+      return [unescapeOctal(path!), ['ro', ...kept].join(',')];
+    });
+}
+
+/** `\040` for a space, and the like. */
+function unescapeOctal(text: string): string {
+  return text.replace(/\\([0-7]{3})/g, (_, digits: string) => String.fromCharCode(Number.parseInt(digits, 8)));
+}
+
+async function ready(holder: ChildProcess): Promise<void> {
+  let stderr = '';
+  holder.stderr!.on('data', (bytes: Buffer) => {
+    stderr += bytes.toString();
+  });
+  const failed = (why: string) =>
+    new UserError(`No namespace of its own can be made for PostgreSQL: ${why}.`, { exitCode: exitCodes.failure });
+  await new Promise<void>((resolve, reject) => {
+    holder.stdout!.once('data', () => resolve());
+    holder.once('error', (error) => reject(failed(error.message)));
+    holder.once('close', (status) => reject(failed(complaint(stderr) || `unshare ended with status ${status}`)));
+  });
+}
+
+/** The process that is number 1 inside, by its number outside: unshare's only child. */
+function firstProcessOf(pid: number): number {
+  const [child] = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ');
+  if (!child) throw new UserError('The namespace for PostgreSQL ended at once.', { exitCode: exitCodes.failure });
+  return Number(child);
+}

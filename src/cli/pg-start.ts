@@ -1,0 +1,123 @@
+/** From the command line to a PostgreSQL that runs on a snapshot: what `pg` and `drill` share. */
+import type { Argv } from 'yargs';
+import { type AttachMethod, attachMethods } from '../attach/disk.ts';
+import type { Closers } from '../core/closers.ts';
+import { UserError } from '../core/errors.ts';
+import {
+  CACHE_MEMORY_BYTES_DEFAULT,
+  INFLIGHT_MEMORY_BYTES_DEFAULT,
+  OVERLAY_MEMORY_BYTES_DEFAULT,
+} from '../core/limits.ts';
+import type { Log } from '../core/log.ts';
+import { MemoryOverlays } from '../exports/memory-overlays.ts';
+import { OpenStore } from '../exports/open-store.ts';
+import { parseSelector } from '../kloset/selector.ts';
+import { defuseDatabases } from '../postgres/databases.ts';
+import { openPgSession, type PgSession } from '../postgres/pg-session.ts';
+import type { GlobalArguments } from './arguments.ts';
+import type { EndSignals } from './end-signals.ts';
+import { chooseStore } from './store.ts';
+
+export interface PgStartArguments extends GlobalArguments {
+  readonly snapshot: string;
+  readonly pgBin: string | undefined;
+  readonly port: string;
+  readonly force: boolean;
+  readonly attachBy: AttachMethod | undefined;
+  readonly keepSettings: boolean;
+  readonly unsafeNetwork: boolean;
+  readonly tablespace: readonly string[];
+  readonly withoutTablespaces: boolean;
+}
+
+/** Adds the options to a command. */
+export function pgStartOptions<T>(yargs: Argv<T>) {
+  return yargs
+    .positional('snapshot', {
+      describe:
+        'Which snapshot: hex prefix of an id, latest, or tag:NAME; :PATH behind it if it has several data directories',
+      type: 'string',
+      default: 'latest',
+    })
+    .option('pg-bin', { describe: "Directory of PostgreSQL's programs", type: 'string', requiresArg: true })
+    .option('port', {
+      describe: 'Number in the name of its Unix socket',
+      type: 'string',
+      requiresArg: true,
+      default: '5432',
+    })
+    .option('force', {
+      describe: 'Start on the copy of a running server that has no backup_label',
+      type: 'boolean',
+      default: false,
+    })
+    .option('attach-by', {
+      describe: "The kernel's nbd client, nbdfuse and a loop device, or nbdfuse and fuse2fs",
+      choices: attachMethods,
+      defaultDescription: 'the first that works',
+    })
+    .option('keep-settings', {
+      describe: "Use the backup's own settings and those of its roles, inside the namespace",
+      type: 'boolean',
+      default: false,
+    })
+    .option('unsafe-network', {
+      describe: "No namespace: SQL inside the backup can reach this machine's network and files",
+      type: 'boolean',
+      default: false,
+    })
+    .option('tablespace', {
+      describe: 'OID=PATH: where in the snapshot the content of a tablespace lies; repeatable',
+      type: 'string',
+      array: true,
+      nargs: 1,
+      default: [],
+    })
+    .option('without-tablespaces', {
+      describe: 'Start without those whose content is not in the snapshot',
+      type: 'boolean',
+      default: false,
+    });
+}
+
+/** What goes up is taken down by `closers`, also after a failure. Rejects with UserError. */
+export async function startPg(
+  given: PgStartArguments,
+  { log, closers, signals }: { log: Log; closers: Closers; signals: EndSignals },
+): Promise<{ readonly session: PgSession; readonly store: OpenStore }> {
+  const selector = parseSelector(given.snapshot);
+  const tablespaces = new Map(given.tablespace.map(tablespaceOption));
+  const port = portOption(given.port);
+  const store = await OpenStore.open({
+    ...chooseStore(given),
+    cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
+    inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
+  });
+  closers.add(() => store.close());
+  const overlays = new MemoryOverlays({
+    memoryBytesMax: OVERLAY_MEMORY_BYTES_DEFAULT,
+    tempDir: undefined,
+    space: { onFull: 'fail' },
+    log,
+  });
+  const { pgBin, force, attachBy: method, keepSettings, unsafeNetwork, withoutTablespaces } = given;
+  const onBug = (bug: unknown) => signals.bug(bug);
+  const how = { pgBin, force, method, keepSettings, unsafeNetwork, withoutTablespaces, tablespaces, port };
+  const session = await openPgSession({ store, overlays, selector, log, onBug, ...how }, closers);
+  for (const warning of await defuseDatabases(session)) log.warn({}, warning);
+  return { session, store };
+}
+
+function tablespaceOption(text: string): [string, string] {
+  const match = /^(\d+)=(\/.*)$/.exec(text);
+  if (match === null)
+    throw new UserError(`--tablespace ${text}: write OID=PATH with a path in the snapshot, such as 16384=/srv/space.`);
+  return [match[1]!, match[2]!];
+}
+
+function portOption(text: string): number {
+  const port = Number(text);
+  if (!/^\d{1,5}$/.test(text) || port < 1 || port > 65535)
+    throw new UserError(`--port ${text}: write a number from 1 to 65535.`);
+  return port;
+}

@@ -1,0 +1,142 @@
+import { spawn } from 'node:child_process';
+import { constants } from 'node:os';
+import type { Argv, CommandModule } from 'yargs';
+import { Closers } from '../core/closers.ts';
+import { UserError } from '../core/errors.ts';
+import { createLog } from '../observability/log.ts';
+import type { PgSession } from '../postgres/pg-session.ts';
+import { createReader } from '../postgres/reader-role.ts';
+import { durationOption } from './duration.ts';
+import { EndSignals } from './end-signals.ts';
+import { type PgStartArguments, pgStartOptions, startPg } from './pg-start.ts';
+
+interface PgArguments extends PgStartArguments {
+  readonly '--'?: readonly string[];
+  readonly json: boolean;
+  readonly readOnlyRole: boolean;
+  readonly idle: string | undefined;
+}
+
+export const pgCommand: CommandModule<object, PgArguments> = {
+  command: 'pg [snapshot]',
+  describe: 'Start PostgreSQL on a snapshot, on a throw-away clone; run what follows -- against it, or wait for Ctrl-C',
+  builder: (yargs) => options(yargs) as unknown as Argv<PgArguments>,
+  handler: pg,
+};
+
+function options(yargs: Argv<object>) {
+  return pgStartOptions(yargs)
+    .option('json', { describe: 'Print one line of JSON when it is ready', type: 'boolean', default: false })
+    .option('read-only-role', {
+      describe: 'Connect as a role that can read everything and write nothing',
+      type: 'boolean',
+      default: false,
+    })
+    .option('idle', {
+      describe: 'End when nobody was connected for so long, such as 15m',
+      type: 'string',
+      requiresArg: true,
+    })
+    .example('$0 pg latest', 'start it, print how to connect, wait for Ctrl-C')
+    .example("$0 pg tag:nightly -- psql -c 'select count(*) from photo'", 'ask one thing')
+    .example('$0 pg latest -- pg_dump -t photo | psql live', 'bring one table back');
+}
+
+async function pg(given: PgArguments): Promise<void> {
+  const log = createLog(given.logLevel);
+  const command = given['--'] ?? [];
+  if (given.json && command.length > 0)
+    throw new UserError('--json prints to standard output, which belongs to COMMAND.');
+  const idleMs = given.idle === undefined ? undefined : durationOption('idle', given.idle);
+  const signals = new EndSignals();
+  const closers = new Closers();
+  try {
+    const { session } = await startPg(given, { log, closers, signals });
+    const user = given.readOnlyRole ? await createReader(session) : session.facts.superuser;
+    if (command.length > 0) {
+      process.exitCode = await runCommand(command, session, user, signals);
+    } else {
+      process.stdout.write(given.json ? `${JSON.stringify(toJson(session, user))}\n` : describe(session, user));
+      await Promise.race([signals.asked, session.ended, idle(session, idleMs)]);
+    }
+    log.info({}, 'Stopping PostgreSQL and taking the disk down.');
+    await closers.close();
+    signals.throwBug();
+  } catch (error) {
+    await closers.closeBecause(error);
+  }
+}
+
+/** Runs COMMAND on this side of the namespace; resolves to its exit status, as a shell tells it. */
+async function runCommand(
+  [name, ...words]: readonly string[],
+  session: PgSession,
+  user: string,
+  signals: EndSignals,
+): Promise<number> {
+  const database = process.env.PGDATABASE ?? session.facts.databases.find((each) => each === 'postgres');
+  const child = spawn(name!, words, {
+    stdio: 'inherit',
+    env: {
+      ...process.env,
+      PGHOST: session.host,
+      PGPORT: String(session.port),
+      PGUSER: user,
+      ...(database === undefined ? {} : { PGDATABASE: database }),
+    },
+  });
+  // Ctrl-C reaches it by itself: both are in the terminal's foreground. Whoever ends us from elsewhere means both.
+  signals.onSignal((signal) => signal !== 'SIGINT' && child.kill(signal));
+  return new Promise((resolve, reject) => {
+    child.on('error', (cause) => reject(new UserError(`${name} cannot be started: ${cause.message}`, { cause })));
+    child.on('close', (status, signal) => resolve(status ?? 128 + constants.signals[signal!]));
+  });
+}
+
+/** How many times within its length an idle time is looked at. */
+const IDLE_LOOKS = 10;
+
+/** Settles when nobody was connected for so long; never if there is no such limit. */
+function idle(session: PgSession, idleMs: number | undefined): Promise<void> {
+  return new Promise((resolve, reject) => {
+    if (idleMs === undefined) return;
+    let quietSinceMs = performance.now();
+    const look = async () => {
+      const [row] = await session.sql.query(
+        'template1',
+        "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()",
+      );
+      if (row?.[0] !== '0') quietSinceMs = performance.now();
+      if (performance.now() - quietSinceMs >= idleMs) resolve();
+      else setTimeout(again, idleMs / IDLE_LOOKS).unref();
+    };
+    const again = () => void look().catch(reject);
+    again();
+  });
+}
+
+function describe(session: PgSession, user: string): string {
+  const { host, port, examination, facts, snapshotId } = session;
+  return [
+    `ready postgresql:///?host=${encodeURIComponent(host)}&port=${port}&user=${encodeURIComponent(user)}`,
+    `${examination.programs.version} on snapshot ${snapshotId.slice(0, 8)}, databases ${facts.databases.join(', ')}. Connect with:`,
+    `  psql -h ${host} -p ${port} -U ${user} -d ${facts.databases.includes('postgres') ? 'postgres' : facts.databases[0]}`,
+    'Ctrl-C ends it; what was changed is then gone.',
+    '',
+  ].join('\n');
+}
+
+function toJson(session: PgSession, user: string): object {
+  const { host, port, facts, examination, snapshotId, isContained } = session;
+  const { path, programs } = examination;
+  return {
+    host,
+    port,
+    user,
+    databases: facts.databases,
+    snapshot: snapshotId,
+    dataDirectory: path,
+    version: programs.version,
+    contained: isContained,
+  };
+}

@@ -1,0 +1,83 @@
+/** What is changed in a clone's files before a server starts on it. */
+import { posix } from 'node:path';
+import { run } from '../attach/program.ts';
+import type { LinkChange } from './links.ts';
+
+/**
+ * Files of a data directory that would have a server do what only the backup's own server should: follow or recover from
+ * another, take over ALTER SYSTEM's settings, keep WAL for others, take a running server's place.
+ */
+const SET_ASIDE = [
+  'postgresql.auto.conf',
+  'recovery.conf',
+  'recovery.signal',
+  'standby.signal',
+  'promote',
+  'fallback_promote',
+  'logrotate',
+  'postmaster.pid',
+  'postmaster.opts',
+  'tablespace_map',
+  'pg_replslot',
+];
+
+/** $1: the data directory, $2: where to set aside; then names. Prints what it moved. */
+const SET_ASIDE_SCRIPT = `
+set -e
+data=$1; aside=$2; shift 2
+mkdir -p "$aside"
+for name; do
+  [ -e "$data/$name" ] || [ -L "$data/$name" ] || continue
+  if [ "$name" = pg_replslot ]; then
+    [ -n "$(ls -A "$data/$name")" ] || continue
+  fi
+  rm -rf "$aside/$name"
+  mv -T "$data/$name" "$aside/$name"
+  echo "$name"
+done
+`;
+
+/** For a server with the uid $1:$2 in $3: what it insists on. */
+const COMPLETE_SCRIPT = `
+set -e
+for name in pg_replslot pg_tblspc pg_dynshmem pg_notify pg_serial pg_snapshots pg_stat pg_stat_tmp pg_subtrans pg_twophase \\
+  pg_commit_ts pg_logical pg_logical/snapshots pg_logical/mappings; do
+  [ -d "$3/$name" ] || install -d -m 0700 -o "$1" -g "$2" "$3/$name"
+done
+# It keeps a copy of its settings' files there.
+[ -e "$3/postgresql.auto.conf" ] || install -m 0600 -o "$1" -g "$2" /dev/null "$3/postgresql.auto.conf"
+`;
+
+export interface CloneFiles {
+  /** Where the disk is mounted, and the data directory on it. */
+  readonly mountPoint: string;
+  readonly dataDirectory: string;
+  /** The snapshot's root on the disk. */
+  readonly snapshotRoot: string;
+  readonly user: { readonly uid: number; readonly gid: number };
+  inside(words: readonly string[]): readonly string[];
+}
+
+/**
+ * Sets files aside, in `set-aside` at the disk's root, and changes links. Resolves to the names of what was set aside. Can
+ * be done again on the same clone.
+ */
+export async function prepareFiles(files: CloneFiles, links: readonly LinkChange[]): Promise<string[]> {
+  const { mountPoint, dataDirectory, snapshotRoot, user, inside } = files;
+  const shell = (script: string, ...given: string[]) =>
+    run(inside(['sh', '-c', script, 'sh', ...given]), { what: 'Preparing the data directory' });
+  const aside = posix.join(mountPoint, 'set-aside');
+  const moved = await shell(SET_ASIDE_SCRIPT, dataDirectory, aside, ...SET_ASIDE);
+  await shell(COMPLETE_SCRIPT, String(user.uid), String(user.gid), dataDirectory);
+  for (const change of links) {
+    const link = posix.join(snapshotRoot, change.link);
+    if (change.kind === 'drop') {
+      await shell('rm -f "$1"', link);
+      continue;
+    }
+    // Relative: the next mount may be elsewhere.
+    const target = posix.relative(posix.dirname(change.link), change.target);
+    await shell('ln -sfn "$1" "$2" && chown -h "$3:$4" "$2"', target, link, String(user.uid), String(user.gid));
+  }
+  return moved.split('\n').filter((name) => name !== '');
+}

@@ -1,0 +1,195 @@
+/** A server on the data directory of a clone. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { createWriteStream } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { complaint, finish } from '../attach/program.ts';
+import { exitCodes, UserError } from '../core/errors.ts';
+import type { ServerPrograms } from './server-programs.ts';
+
+export interface ClusterOptions {
+  readonly programs: ServerPrograms;
+  readonly dataDirectory: string;
+  readonly configurationFile: string;
+  /** All that the server says goes there. */
+  readonly logFile: string;
+  /** Undefined: as the user of this process. */
+  readonly user: { readonly uid: number; readonly gid: number } | undefined;
+  inside(words: readonly string[]): readonly string[];
+}
+
+/** What single-user mode tells of a cluster, after recovery. */
+export interface ClusterFacts {
+  /** The bootstrap superuser's name. */
+  readonly superuser: string;
+  readonly databases: readonly string[];
+  /** Settings of ALTER ROLE and ALTER DATABASE that were taken away. */
+  readonly droppedRoleSettings: readonly {
+    readonly role: string;
+    readonly database: string;
+    readonly setting: string;
+  }[];
+}
+
+/** Settings of roles and databases that stay: those that only change how answers look or are found. */
+const ROLE_SETTINGS_KEPT = [
+  'bytea_output',
+  'client_encoding',
+  'client_min_messages',
+  'datestyle',
+  'default_text_search_config',
+  'extra_float_digits',
+  'idle_in_transaction_session_timeout',
+  'intervalstyle',
+  'lc_monetary',
+  'lc_numeric',
+  'lc_time',
+  'lock_timeout',
+  'random_page_cost',
+  'role',
+  'search_path',
+  'seq_page_cost',
+  'statement_timeout',
+  'timezone',
+  'work_mem',
+  'xmloption',
+];
+
+const UNIT_SEPARATOR = '\x1f';
+/** Before each line of ours, since single-user mode prints its prompt, too. */
+const MARK = 'kloset-nbd:';
+
+/**
+ * Run in single-user mode, in which settings of roles, databases and sessions do not act and no trigger of an event
+ * fires: what would act on the first session is gone before there is one. Source: postinit.c, process_settings.
+ */
+function factsScript(): string {
+  const kept = ROLE_SETTINGS_KEPT.map((name) => `'${name}'`).join(',');
+  const copy = (kind: string, columns: string, rest: string) =>
+    `COPY (SELECT '${MARK}${kind}', ${columns} ${rest}) TO STDOUT (FORMAT text, DELIMITER E'\\x1f')`;
+  return [
+    copy('superuser', 'rolname', 'FROM pg_authid WHERE oid = 10'),
+    copy('database', 'datname', 'FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname'),
+    copy(
+      'dropped',
+      "coalesce(rolname, ''), coalesce(datname, ''), s",
+      `FROM pg_db_role_setting t LEFT JOIN pg_authid r ON r.oid = setrole LEFT JOIN pg_database d ON d.oid = setdatabase, unnest(setconfig) s WHERE lower(split_part(s, '=', 1)) NOT IN (${kept}) ORDER BY 2, 3, 4`,
+    ),
+    `UPDATE pg_db_role_setting SET setconfig = ARRAY(SELECT s FROM unnest(setconfig) s WHERE lower(split_part(s, '=', 1)) IN (${kept}))`,
+    `DELETE FROM pg_db_role_setting WHERE setconfig = '{}'`,
+  ].join('\n');
+}
+
+/**
+ * Recovers the cluster in single-user mode and takes dangerous settings of roles away. Rejects with UserError quoting the
+ * server.
+ */
+export async function recoverAndDefuse(options: ClusterOptions, dropSettings: boolean): Promise<ClusterFacts> {
+  const lines = factsScript().split('\n');
+  const script = dropSettings ? lines : lines.slice(0, 2);
+  const { programs, dataDirectory, configurationFile } = options;
+  const words = [
+    join(programs.directory, 'postgres'),
+    '--single',
+    '-D',
+    dataDirectory,
+    '-c',
+    `config_file=${configurationFile}`,
+    '-c',
+    'exit_on_error=on',
+    'template1',
+  ];
+  const { status, stdout, stderr } = await finish(options.inside(asUser(words, options.user)), {
+    input: `${script.join('\n')}\n`,
+    environment: serverEnvironment(),
+  });
+  if (status !== 0) throw serverError('PostgreSQL cannot recover the backup', stderr);
+  const rows = stdout.split('\n').flatMap((line) => {
+    const at = line.indexOf(MARK);
+    return at === -1 ? [] : [line.slice(at + MARK.length).split(UNIT_SEPARATOR)];
+  });
+  const of = (kind: string) => rows.filter((row) => row[0] === kind);
+  const superuser = of('superuser')[0]?.[1];
+  if (superuser === undefined) throw serverError('PostgreSQL does not tell who its superuser is', stderr);
+  return {
+    superuser,
+    databases: of('database').map((row) => row[1]!),
+    droppedRoleSettings: of('dropped').map((row) => ({ role: row[1]!, database: row[2]!, setting: row[3]! })),
+  };
+}
+
+export class Cluster {
+  readonly #options: ClusterOptions;
+  readonly #server: ChildProcess;
+  /** Resolves when the server has ended. */
+  readonly ended: Promise<void>;
+
+  private constructor(options: ClusterOptions, server: ChildProcess, ended: Promise<void>) {
+    this.#options = options;
+    this.#server = server;
+    this.ended = ended;
+  }
+
+  /** Resolves when the server takes connections. Rejects with UserError quoting it. */
+  static async start(options: ClusterOptions): Promise<Cluster> {
+    const { programs, dataDirectory, configurationFile } = options;
+    const words = [join(programs.directory, 'postgres'), '-D', dataDirectory, '-c', `config_file=${configurationFile}`];
+    const [command, ...given] = options.inside(asUser(words, options.user));
+    const server = spawn(command!, given, {
+      stdio: ['ignore', 'ignore', 'pipe'],
+      env: serverEnvironment(),
+      // Ctrl-C is for this process, which stops the server in order.
+      detached: true,
+    });
+    const log = createWriteStream(options.logFile, { flags: 'a', mode: 0o600 });
+    server.stderr!.pipe(log);
+    const ended = new Promise<void>((resolve) => {
+      server.once('close', () => resolve());
+      server.once('error', () => resolve());
+    });
+    let said = '';
+    await new Promise<void>((resolve, reject) => {
+      createInterface({ input: server.stderr! }).on('line', (line) => {
+        said += `${line}\n`;
+        if (line.includes('database system is ready to accept connections')) resolve();
+      });
+      void ended.then(() => reject(serverError('PostgreSQL did not start', said)));
+    });
+    return new Cluster(options, server, ended);
+  }
+
+  get isRunning(): boolean {
+    return this.#server.exitCode === null && this.#server.signalCode === null;
+  }
+
+  /** Ends all sessions and the server. Idempotent. Rejects with UserError if it does not end. */
+  async stop(): Promise<void> {
+    if (!this.isRunning) return;
+    const { programs, dataDirectory, user, inside } = this.#options;
+    const words = [join(programs.directory, 'pg_ctl'), 'stop', '-D', dataDirectory, '-m', 'fast', '-w', '-s'];
+    const { status, stderr } = await finish(inside(asUser(words, user)), { environment: serverEnvironment() });
+    if (status !== 0 && this.isRunning) throw serverError('PostgreSQL does not stop', stderr);
+    await this.ended;
+  }
+}
+
+/** As another user, who can gain no rights. */
+export function asUser(words: readonly string[], user: ClusterOptions['user']): readonly string[] {
+  if (user === undefined) return words;
+  const { uid, gid } = user;
+  const rights = ['--no-new-privs', '--inh-caps=-all', '--bounding-set=-all', '--clear-groups'];
+  return ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, ...rights, '--', ...words];
+}
+
+/** Nothing of ours that could change what a server does, or that it should not know. */
+function serverEnvironment(): NodeJS.ProcessEnv {
+  return { PATH: '/usr/bin:/bin:/usr/sbin:/sbin', LC_ALL: 'C' };
+}
+
+const FATAL = /\b(?:FATAL|PANIC|ERROR):\s+(.*)/;
+
+function serverError(what: string, said: string): UserError {
+  const fatal = said.split('\n').findLast((line) => FATAL.test(line));
+  const why = fatal === undefined ? complaint(said) : FATAL.exec(fatal)![1]!;
+  return new UserError(`${what}: ${why || 'it said nothing'}`, { exitCode: exitCodes.failure });
+}

@@ -1,0 +1,45 @@
+/** PostgreSQL's configuration files, read as its own parser reads them. Source: guc-file.l, "Setting Parameters". */
+
+/** One setting; names in lower case. */
+export interface Setting {
+  readonly name: string;
+  readonly value: string;
+}
+
+/** `include`, `include_if_exists` and `include_dir` are settings to us: whoever reads the file follows them. */
+export const includeNames = ['include', 'include_if_exists', 'include_dir'];
+
+const LINE = /^\s*([A-Za-z_][\w.$]*)\s*(?:=\s*|\s+|(?='))('(?:[^'\\\n]|''|\\.)*'|[^\s#']+)?\s*(?:#.*)?$/;
+
+/** The settings of one file in its order; lines that PostgreSQL would refuse are left out. */
+export function parseConfiguration(text: string): Setting[] {
+  return text.split(/\r?\n/).flatMap((line) => {
+    const [, name, value] = LINE.exec(line) ?? [];
+    return name === undefined || value === undefined ? [] : [{ name: name.toLowerCase(), value: unquote(value) }];
+  });
+}
+
+/** The value that a later line does not replace, by name. */
+export function effectiveSettings(settings: readonly Setting[]): ReadonlyMap<string, string> {
+  return new Map(settings.filter(({ name }) => !includeNames.includes(name)).map(({ name, value }) => [name, value]));
+}
+
+export function formatConfiguration(settings: ReadonlyMap<string, string>): string {
+  return [...settings].map(([name, value]) => `${name} = ${quote(value)}\n`).join('');
+}
+
+function unquote(value: string): string {
+  if (!value.startsWith("'")) return value;
+  return value.slice(1, -1).replace(/''|\\([0-7]{1,3}|.)/g, (match, escaped: string | undefined) => {
+    if (match === "''") return "'";
+    if (/^[0-7]/.test(escaped!)) return String.fromCharCode(Number.parseInt(escaped!, 8));
+    return { b: '\b', f: '\f', n: '\n', r: '\r', t: '\t' }[escaped!] ?? escaped!;
+  });
+}
+
+function quote(value: string): string {
+  const escaped = value.replace(/['\\\n\r]/g, (character) =>
+    character === '\n' ? '\\n' : character === '\r' ? '\\r' : character + character,
+  );
+  return `'${escaped}'`;
+}

@@ -1,0 +1,214 @@
+/** What a data directory in a snapshot is, and whether a server can start on it: read from the snapshot, before anything runs. */
+import { mkdir, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { finish } from '../attach/program.ts';
+import { exitCodes, UserError } from '../core/errors.ts';
+import { type ContentReader, entryName, entryPath, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
+import { KiB, MiB } from '../core/units.ts';
+import { type MappedTablespace, parseTablespaceMap, startSegment } from './backup-label.ts';
+import { effectiveSettings, includeNames, parseConfiguration, type Setting } from './configuration.ts';
+import { type ControlData, parseControlData } from './control-data.ts';
+import { entryAt, fileAt, findDataDirectories, findLogicalDump } from './data-directories.ts';
+import { choosePrograms, type ServerPrograms } from './server-programs.ts';
+
+/** A snapshot's entries and their contents. */
+export interface Snapshot {
+  readonly tree: SnapshotTree;
+  readonly content: ContentReader;
+}
+
+export interface Examination {
+  /** Entry of the data directory, and its path below the tree's root. */
+  readonly dataDirectory: number;
+  readonly path: string;
+  readonly programs: ServerPrograms;
+  readonly control: ControlData;
+  /** Settings of the backup's own files, those of ALTER SYSTEM included. */
+  readonly backupSettings: ReadonlyMap<string, string>;
+  readonly mapped: readonly MappedTablespace[];
+  /** What an operator should know, one line each. */
+  readonly warnings: readonly string[];
+}
+
+/** Sizes that a text file of a data directory has at most; a longer one is not what its name says, bytes. */
+const TEXT_BYTES_MAX = 4 * MiB;
+/** How many files a configuration may include, as a circle of includes has no end. */
+const INCLUDES_MAX = 100;
+/** Size of pg_control. Source: PG_CONTROL_FILE_SIZE. */
+const CONTROL_BYTES = 8 * KiB;
+
+/**
+ * Finds the one data directory and looks at it. `workDirectory` is for a copy of pg_control. Rejects with UserError: no
+ * data directory or several, no fitting server, WAL that is missing, a copy of a running server unless `force`.
+ */
+export async function examine(
+  snapshot: Snapshot,
+  options: { readonly pgBin: string | undefined; readonly force: boolean; readonly workDirectory: string },
+): Promise<Examination> {
+  const { tree } = snapshot;
+  const dataDirectory = theDataDirectory(tree);
+  const path = entryPath(tree, dataDirectory);
+  const text = (names: readonly string[]) => readText(snapshot, dataDirectory, names);
+  const major = majorVersion((await text(['PG_VERSION'])) ?? '');
+  const programs = choosePrograms(major, options.pgBin);
+  const control = await readControl(snapshot, dataDirectory, programs, options.workDirectory);
+  const label = await text(['backup_label']);
+  const warnings: string[] = [];
+  if (label === undefined && control.state !== 'shut down' && control.state !== 'shut down in recovery') {
+    const message = `It has no backup_label and the server was running (${control.state}): a copy made file by file is not consistent`;
+    if (!options.force) {
+      throw new UserError(
+        `${message}. If it is an atomic snapshot (LVM, ZFS, a stopped disk) say --force; else use pg_basebackup for the next one.`,
+      );
+    }
+    warnings.push(`${message}; going on because of --force.`);
+  }
+  requireWal(
+    tree,
+    dataDirectory,
+    label === undefined ? control.redoSegment : (startSegment(label) ?? control.redoSegment),
+  );
+  const settings = [
+    ...(await readSettings(snapshot, dataDirectory)),
+    ...parseConfiguration((await text(['postgresql.auto.conf'])) ?? ''),
+  ];
+  return {
+    dataDirectory,
+    path,
+    programs,
+    control,
+    backupSettings: effectiveSettings(settings),
+    mapped: parseTablespaceMap((await text(['tablespace_map'])) ?? ''),
+    warnings,
+  };
+}
+
+function theDataDirectory(tree: SnapshotTree): number {
+  const found = findDataDirectories(tree);
+  if (found.length === 1) return found[0]!;
+  if (found.length > 1) {
+    const paths = found.map((entry) => entryPath(tree, entry)).join(', ');
+    throw new UserError(`The snapshot has ${found.length} data directories: ${paths}. Name one as SNAPSHOT:PATH.`);
+  }
+  const dump = findLogicalDump(tree);
+  if (dump !== undefined) {
+    throw new UserError(
+      `The snapshot has no data directory but a logical dump (${entryPath(tree, dump)}): restore that with pg_restore, or with psql if it is SQL, into a running server.`,
+    );
+  }
+  throw new UserError(
+    'The snapshot has no PostgreSQL data directory (one with PG_VERSION and global/pg_control): is it the right snapshot?',
+  );
+}
+
+function majorVersion(text: string): number {
+  const version = /^(\d+)(\.\d+)?\s*$/.exec(text);
+  if (version === null) throw new UserError('PG_VERSION does not hold a version: the data directory is damaged.');
+  const major = Number(version[1]);
+  if (major >= 12) return major;
+  throw new UserError(`The backup is of PostgreSQL ${text.trim()}; 12 is the oldest that kloset-nbd starts.`, {
+    exitCode: exitCodes.version,
+  });
+}
+
+/** pg_control is a C struct of its version and machine: the server's own tool reads it. */
+async function readControl(
+  snapshot: Snapshot,
+  dataDirectory: number,
+  programs: ServerPrograms,
+  workDirectory: string,
+): Promise<ControlData> {
+  const entry = fileAt(snapshot.tree, dataDirectory, ['global', 'pg_control'])!;
+  const bytes = new Uint8Array(Math.min(CONTROL_BYTES, snapshot.tree.sizeBytes[entry]!));
+  await snapshot.content.read(entry, 0, bytes);
+  const copy = join(workDirectory, 'control');
+  await mkdir(join(copy, 'global'), { recursive: true });
+  await writeFile(join(copy, 'global', 'pg_control'), bytes);
+  const { status, stdout, stderr } = await finish([join(programs.directory, 'pg_controldata'), copy], {
+    environment: { ...process.env, LC_ALL: 'C' },
+  });
+  // It only warns of what it cannot make out: another byte order, another version.
+  if (status !== 0 || /WARNING/.test(stdout + stderr)) {
+    throw new UserError(
+      `${programs.version} cannot read the backup's pg_control: it is of another architecture or damaged. Start it where it was made, or on the same kind of machine.`,
+      { exitCode: exitCodes.version },
+    );
+  }
+  return parseControlData(stdout);
+}
+
+/** The segment from which recovery starts must be there: nobody can go on without it. */
+function requireWal(tree: SnapshotTree, dataDirectory: number, segment: string): void {
+  const wal = entryAt(tree, dataDirectory, ['pg_wal']);
+  // A link: what it leads to is looked at when links are.
+  if (wal !== undefined && tree.type[wal] === entryTypes.symlink) return;
+  if (fileAt(tree, dataDirectory, ['pg_wal', segment]) !== undefined) return;
+  const segments = wal === undefined ? [] : segmentsOf(tree, wal);
+  const there = segments.length === 0 ? 'it has none' : `it has ${segments[0]} to ${segments.at(-1)}`;
+  throw new UserError(
+    `The backup lacks the WAL segment ${segment}, from which recovery starts (${there}): back up with pg_basebackup -X fetch or stream, ` +
+      'or bring the segment from the archive. Do not use pg_resetwal: it makes a database that looks whole and is not.',
+    { exitCode: exitCodes.damagedData },
+  );
+}
+
+function segmentsOf(tree: SnapshotTree, wal: number): string[] {
+  const first = tree.firstChild[wal]!;
+  const names = Array.from({ length: tree.childCount[wal]! }, (_, i) =>
+    Buffer.from(entryName(tree, first + i)).toString(),
+  );
+  return names.filter((name) => /^[0-9A-F]{24}$/.test(name));
+}
+
+/** postgresql.conf and what it includes, as far as that lies in the data directory. */
+async function readSettings(snapshot: Snapshot, dataDirectory: number): Promise<Setting[]> {
+  let left = INCLUDES_MAX;
+  const read = async (names: readonly string[]): Promise<Setting[]> => {
+    if (left-- === 0) return [];
+    const text = await readText(snapshot, dataDirectory, names);
+    const settings: Setting[] = [];
+    for (const setting of parseConfiguration(text ?? '')) {
+      if (!includeNames.includes(setting.name)) settings.push(setting);
+      else
+        for (const file of included(snapshot.tree, dataDirectory, names, setting)) settings.push(...(await read(file)));
+    }
+    return settings;
+  };
+  return read(['postgresql.conf']);
+}
+
+/** The files an include line means, relative to the data directory. */
+function included(
+  tree: SnapshotTree,
+  dataDirectory: number,
+  from: readonly string[],
+  { name, value }: Setting,
+): string[][] {
+  if (value.startsWith('/')) return [];
+  const names = [...from.slice(0, -1), ...value.split('/').filter((part) => part !== '' && part !== '.')];
+  if (names.includes('..')) return [];
+  if (name !== 'include_dir') return [names];
+  const directory = entryAt(tree, dataDirectory, names);
+  if (directory === undefined || tree.type[directory] !== entryTypes.directory) return [];
+  const first = tree.firstChild[directory]!;
+  return Array.from({ length: tree.childCount[directory]! }, (_, i) =>
+    Buffer.from(entryName(tree, first + i)).toString(),
+  )
+    .filter((file) => file.endsWith('.conf') && !file.startsWith('.'))
+    .map((file) => [...names, file]);
+}
+
+async function readText(
+  { tree, content }: Snapshot,
+  directory: number,
+  names: readonly string[],
+): Promise<string | undefined> {
+  const entry = fileAt(tree, directory, names);
+  if (entry === undefined) return undefined;
+  const size = tree.sizeBytes[entry]!;
+  if (size > TEXT_BYTES_MAX)
+    throw new UserError(`${names.join('/')} has ${size} bytes: that is no text file of PostgreSQL.`);
+  const bytes = new Uint8Array(size);
+  await content.read(entry, 0, bytes);
+  return Buffer.from(bytes).toString();
+}

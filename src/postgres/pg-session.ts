@@ -1,0 +1,272 @@
+/** From a snapshot to a PostgreSQL that answers: served, attached, mounted, prepared, recovered, started. */
+import { chmod, chown, mkdir, writeFile } from 'node:fs/promises';
+import { join, posix } from 'node:path';
+import { type AttachMethod, mountDisk, unmountDisk } from '../attach/disk.ts';
+import { type Finished, finish } from '../attach/program.ts';
+import { Sandbox } from '../attach/sandbox.ts';
+import { createSession, removeSession, type SessionRecord, startOf, writeRecord } from '../attach/sessions.ts';
+import type { Closers } from '../core/closers.ts';
+import { UserError } from '../core/errors.ts';
+import type { Log } from '../core/log.ts';
+import { partOf } from '../exports/composition.ts';
+import type { OpenStore } from '../exports/open-store.ts';
+import type { Overlays } from '../exports/overlays.ts';
+import { SnapshotExports } from '../exports/snapshot-exports.ts';
+import { type Selector, selectSnapshot } from '../kloset/selector.ts';
+import { NbdServer } from '../nbd/server.ts';
+import { prepareFiles } from './clone-files.ts';
+import { asUser, Cluster, type ClusterFacts, type ClusterOptions, recoverAndDefuse } from './cluster.ts';
+import { formatConfiguration } from './configuration.ts';
+import { containedConfiguration, type Difference } from './contained-configuration.ts';
+import { type Examination, examine } from './examination.ts';
+import { planLinks } from './links.ts';
+import { SqlClient } from './sql-client.ts';
+
+export interface PgOptions {
+  /** Stays the caller's. */
+  readonly store: OpenStore;
+  readonly overlays: Overlays;
+  readonly selector: Selector;
+  readonly log: Log;
+  readonly pgBin: string | undefined;
+  readonly port: number;
+  readonly force: boolean;
+  readonly method: AttachMethod | undefined;
+  /** The backup's own settings act, as far as the namespace lets them. */
+  readonly keepSettings: boolean;
+  /** No namespace: PostgreSQL sees the host's network and files. */
+  readonly unsafeNetwork: boolean;
+  readonly tablespaces: ReadonlyMap<string, string>;
+  readonly withoutTablespaces: boolean;
+  onBug(bug: unknown): void;
+}
+
+/** Where the snapshot lies on the disk: not at its root, so that lost+found is not in the data directory. */
+const PLACE = 'data';
+
+interface User {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** A PostgreSQL on a snapshot, and everything below it. */
+export interface PgSession {
+  /** Directory of its Unix socket: what PGHOST takes. */
+  readonly host: string;
+  readonly port: number;
+  readonly dataDirectory: string;
+  readonly facts: ClusterFacts;
+  readonly examination: Examination;
+  readonly snapshotId: string;
+  readonly isContained: boolean;
+  readonly logFile: string;
+  readonly sql: SqlClient;
+  /** Resolves when the server ended, whoever ended it. */
+  readonly ended: Promise<void>;
+  /** Stops the server in order; the disk stays. Idempotent. */
+  stop(): Promise<void>;
+  /** Runs one of PostgreSQL's programs where the data directory is, as the server's user. */
+  runInside(program: string, words: readonly string[]): Promise<Finished>;
+}
+
+/** What goes up is taken down by `closers`, also after a failure: the caller closes them. Rejects with UserError. */
+export async function openPgSession(options: PgOptions, closers: Closers): Promise<PgSession> {
+  const { store, selector, log } = options;
+  const header = selectSnapshot(store.snapshots, selector);
+  const directory = await createSession();
+  closers.add(() => removeSession(directory));
+  const record: SessionRecord = {
+    kind: 'pg',
+    pid: process.pid,
+    pidStart: startOf(process.pid) ?? 0,
+    export: selector.text,
+    uri: '',
+    snapshot: header.id,
+    readOnly: false,
+  };
+  await writeRecord(directory, record);
+
+  const source = await store.openSource(header, partOf(header, { selector, at: undefined }, undefined).path);
+  closers.add(() => source.close());
+  const snapshot = { tree: source.tree, content: source };
+  const { pgBin, force } = options;
+  const examination = await examine(snapshot, { pgBin, force, workDirectory: directory });
+  for (const warning of examination.warnings) log.warn({ snapshot: header.id }, warning);
+  const links = planLinks({
+    tree: source.tree,
+    root: source.root,
+    dataDirectory: examination.dataDirectory,
+    mapped: examination.mapped,
+    placed: options.tablespaces,
+    withoutTablespaces: options.withoutTablespaces,
+  });
+  const { programs } = examination;
+  log.info(
+    { snapshot: header.id, path: examination.path },
+    `Snapshot ${header.id.slice(0, 8)} has a data directory at ${examination.path}; starting ${programs.version} on it`,
+  );
+
+  const user = await serverUser();
+  const sandbox = await startSandbox(options, directory, closers);
+  const inside = (words: readonly string[]) => (sandbox === undefined ? words : sandbox.inside(words));
+  const address = await serve(options, { directory, user }, closers);
+  const mountPoint = join(directory, 'mnt');
+  await mkdir(mountPoint, { mode: 0o711 });
+  const request = { address, mountPoint, workDirectory: directory, readOnly: false, inside, detached: false };
+  const disk = await mountDisk({ ...request, method: options.method });
+  closers.add(() => unmountDisk(disk, { workDirectory: directory, inside }));
+  const { method, device } = disk;
+  log.info({ method, device }, `Attached by ${describeMethod(method)} as ${device}`);
+
+  const snapshotRoot = posix.join(mountPoint, PLACE);
+  const dataDirectory = posix.join(snapshotRoot, examination.path);
+  const setAside = await prepareFiles({ mountPoint, dataDirectory, snapshotRoot, user, inside }, links);
+  if (setAside.length > 0) log.info({ setAside }, `Set aside in the clone: ${setAside.join(', ')}`);
+  const host = await ownedDirectory(join(directory, 'pg'), user);
+  const configurationFile = await writeConfiguration(options, { examination, host, user, snapshotId: header.id });
+  const clusterOptions: ClusterOptions = {
+    programs,
+    dataDirectory,
+    configurationFile,
+    logFile: join(directory, 'postgresql.log'),
+    user: process.getuid?.() === 0 ? user : undefined,
+    inside,
+  };
+  const facts = await recoverAndDefuse(clusterOptions, !options.keepSettings);
+  for (const { role, database, setting } of facts.droppedRoleSettings) {
+    const whose = [role && `role ${role}`, database && `database ${database}`].filter((text) => text).join(', ');
+    log.info({ role, database, setting }, `Not used: ${setting} of ${whose || 'all roles'}`);
+  }
+  const cluster = await Cluster.start(clusterOptions);
+  closers.add(() => cluster.stop());
+  await writeRecord(directory, { ...record, uri: address.uri, method, device, mountPoint, host, port: options.port });
+  const sql = new SqlClient({ programs, host, port: options.port, user: facts.superuser });
+  return {
+    host,
+    port: options.port,
+    dataDirectory,
+    facts,
+    examination,
+    snapshotId: header.id,
+    isContained: sandbox !== undefined && !options.unsafeNetwork,
+    logFile: clusterOptions.logFile,
+    sql,
+    ended: cluster.ended,
+    stop: () => cluster.stop(),
+    runInside: (program, words) =>
+      finish(inside(asUser([join(programs.directory, program), ...words], clusterOptions.user))),
+  };
+}
+
+async function startSandbox(options: PgOptions, directory: string, closers: Closers): Promise<Sandbox | undefined> {
+  const { unsafeNetwork, log } = options;
+  const warn = (why: string) =>
+    log.warn(
+      {},
+      `PostgreSQL is not contained: ${why}. SQL inside the backup can reach this machine's network and files.`,
+    );
+  if (unsafeNetwork) {
+    warn('--unsafe-network');
+    return undefined;
+  }
+  const why = Sandbox.whyImpossible();
+  if (why !== undefined) {
+    warn(why);
+    return undefined;
+  }
+  const sandbox = await Sandbox.start({ directory }).catch((error) => {
+    if (!(error instanceof UserError)) throw error;
+    warn(error.message);
+    return undefined;
+  });
+  if (sandbox !== undefined) closers.add(() => sandbox.close());
+  return sandbox;
+}
+
+/** Serves the snapshot on a socket of the session's own. */
+async function serve(options: PgOptions, { directory, user }: { directory: string; user: User }, closers: Closers) {
+  const { store, overlays, selector, log, onBug } = options;
+  const exports = await SnapshotExports.create({
+    store,
+    selectors: [selector],
+    into: PLACE,
+    layout: { owner: user },
+    overlays,
+    log,
+  });
+  closers.add(() => exports.close());
+  const server = new NbdServer({ catalog: exports, log, onBug });
+  closers.add(() => server.close());
+  const path = join(directory, 'nbd.sock');
+  const { uri } = await server.listen({ path });
+  return { uri, name: '', at: { path } };
+}
+
+/** Whom PostgreSQL runs as, and whose the files on the disk are: it refuses root, and files that are another's. */
+async function serverUser(): Promise<User> {
+  const uid = process.getuid!();
+  if (uid !== 0) return { uid, gid: process.getgid!() };
+  const { status, stdout } = await finish(['getent', 'passwd', 'postgres']);
+  const [, , accountUid, accountGid] = stdout.split(':');
+  if (status === 0) return { uid: Number(accountUid), gid: Number(accountGid) };
+  throw new UserError(
+    'This machine has no user postgres, as whom PostgreSQL could run: create it (useradd -r postgres).',
+  );
+}
+
+async function ownedDirectory(path: string, { uid, gid }: User): Promise<string> {
+  await mkdir(path, { mode: 0o700 });
+  await chown(path, uid, gid);
+  await chmod(path, 0o700);
+  return path;
+}
+
+async function writeConfiguration(
+  options: PgOptions,
+  parts: { examination: Examination; host: string; user: User; snapshotId: string },
+): Promise<string> {
+  const { examination, host, user, snapshotId } = parts;
+  const files = { 'pg_hba.conf': 'local all all trust\n', 'pg_ident.conf': '' };
+  const directory = await ownedDirectory(`${host}-conf`, user);
+  const path = (name: string) => join(directory, name);
+  const contained = containedConfiguration({
+    backup: examination.backupSettings,
+    control: examination.control,
+    major: examination.programs.major,
+    place: {
+      socketDirectory: host,
+      port: options.port,
+      hbaFile: path('pg_hba.conf'),
+      identFile: path('pg_ident.conf'),
+      clusterName: `kloset-nbd ${snapshotId.slice(0, 8)}`,
+      isThrowAway: options.overlays.isVolatile,
+    },
+    locales: await installedLocales(),
+    keepSettings: options.keepSettings,
+  });
+  logDifferences(contained.differences, options.log);
+  const all = { ...files, 'postgresql.conf': formatConfiguration(contained.settings) };
+  for (const [name, text] of Object.entries(all)) {
+    await writeFile(path(name), text, { mode: 0o600 });
+    await chown(path(name), user.uid, user.gid);
+  }
+  return path('postgresql.conf');
+}
+
+function logDifferences(differences: readonly Difference[], log: Log): void {
+  for (const { name, backup, used } of differences) {
+    log.info(
+      { setting: name, backup, used },
+      `Not used: ${name} = '${backup}'${used === undefined ? '' : `; here '${used}'`}`,
+    );
+  }
+}
+
+async function installedLocales(): Promise<ReadonlySet<string>> {
+  const { stdout } = await finish(['locale', '-a']);
+  return new Set(stdout.split('\n').filter((line) => line !== ''));
+}
+
+function describeMethod(method: AttachMethod): string {
+  return { nbd: "the kernel's nbd client", loop: 'nbdfuse and a loop device', fuse: 'nbdfuse and fuse2fs' }[method];
+}
