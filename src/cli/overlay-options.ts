@@ -2,16 +2,20 @@
 import type { Argv } from 'yargs';
 import { OVERLAY_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
-import { KeptOverlays } from '../exports/directory-overlays.ts';
+import type { SpaceLimit } from '../device/space-limit.ts';
+import { KeptOverlays, type OverlaySettings } from '../exports/directory-overlays.ts';
 import { MemoryOverlays } from '../exports/memory-overlays.ts';
+import type { OpenStore } from '../exports/open-store.ts';
 import type { Overlays } from '../exports/overlays.ts';
 import { defaultSize, sizeOption } from './arguments.ts';
+import { overlayLimit } from './overlay-limit.ts';
 
 export interface OverlayArguments {
   readonly overlay: string;
   readonly overlayMemoryLimit: string;
   readonly overlayLimit: string | undefined;
   readonly onFull: 'pause' | 'fail';
+  readonly overlayEncryption: 'auto' | 'off';
   readonly tempDir: string | undefined;
 }
 
@@ -34,14 +38,20 @@ export function overlayOptions<T>(yargs: Argv<T>) {
       default: defaultSize(OVERLAY_MEMORY_BYTES_DEFAULT),
     })
     .option('overlay-limit', {
-      describe: 'Space that the writes of one export may take; unlimited by default',
+      describe: 'Space that the writes of one export may take, or @FILE with that size, read again at SIGHUP',
       type: 'string',
       requiresArg: true,
+      defaultDescription: 'none',
     })
     .option('on-full', {
       describe: 'What writes do that find no room: wait until there is some, or fail',
       choices: ['pause', 'fail'] as const,
-      default: 'fail' as const,
+      default: 'pause' as const,
+    })
+    .option('overlay-encryption', {
+      describe: 'Encrypt what is written beside an encrypted store: overlays, temporary files',
+      choices: ['auto', 'off'] as const,
+      default: 'auto' as const,
     })
     .option('temp-dir', {
       describe: 'Directory for temporary files; a tmpfs is passed over unless named here',
@@ -62,17 +72,35 @@ export function whereWritesGo(given: OverlayArguments): string {
     : `Serving. Writes are kept in ${given.overlay}.`;
 }
 
+/** Whether what is written beside the store is encrypted. */
+export function encrypts({ overlayEncryption }: Pick<OverlayArguments, 'overlayEncryption'>, isEncrypted: boolean) {
+  return isEncrypted && overlayEncryption === 'auto';
+}
+
+/** What the options mean for every overlay over snapshots of `store`. Rejects with UserError. */
+export async function overlaySettings(
+  given: OverlayArguments,
+  { store, log }: { store: OpenStore; log: Log },
+): Promise<OverlaySettings & { readonly overlayLimit: SpaceLimit }> {
+  const { repository } = store;
+  const space = { onFull: given.onFull, overlayLimit: await overlayLimit(given.overlayLimit, log) };
+  if (!repository.isEncrypted) return space;
+  const keyFor = (salt: Uint8Array) => repository.fileKey('overlay', salt);
+  return { ...space, keyFor, encryptNew: encrypts(given, true) };
+}
+
 /** Rejects with UserError for a directory that cannot be used, or that another server uses. */
-export async function openOverlays(given: OverlayArguments, log: Log): Promise<Overlays> {
-  const space = {
-    onFull: given.onFull,
-    ...(given.overlayLimit === undefined ? {} : { overlayLimitBytes: sizeOption('overlay-limit', given.overlayLimit) }),
-  };
-  if (!isVolatile(given)) return KeptOverlays.open(given.overlay, space, log);
+export async function openOverlays(
+  given: OverlayArguments,
+  settings: OverlaySettings,
+  { store, log }: { store: OpenStore; log: Log },
+): Promise<Overlays> {
+  if (!isVolatile(given)) return KeptOverlays.open(given.overlay, settings, log);
   return new MemoryOverlays({
     memoryBytesMax: sizeOption('overlay-memory-limit', given.overlayMemoryLimit),
     tempDir: given.tempDir,
-    space,
+    encryptSpill: encrypts(given, store.repository.isEncrypted),
+    space: settings,
     log,
   });
 }

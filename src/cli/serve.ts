@@ -13,7 +13,15 @@ import { type Access, chooseAccess, openDoors, warnOfPlainDisks, workerAccess } 
 import { type GlobalArguments, sizeOption } from './arguments.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
 import { type ListenArguments, listenOptions } from './listen-options.ts';
-import { isVolatile, type OverlayArguments, openOverlays, overlayOptions, whereWritesGo } from './overlay-options.ts';
+import { limitIsInFile } from './overlay-limit.ts';
+import {
+  isVolatile,
+  type OverlayArguments,
+  openOverlays,
+  overlayOptions,
+  overlaySettings,
+  whereWritesGo,
+} from './overlay-options.ts';
 import { plakarContents } from './plakar-contents.ts';
 import { type ReadArguments, readOptions } from './read-options.ts';
 import { describeReport, makeReport } from './report.ts';
@@ -57,7 +65,7 @@ async function serve(given: ServeArguments): Promise<void> {
   }
   const closers = new Closers();
   try {
-    const { server, exports, store } = await start(given, { log, closers, access, isWorker });
+    const { server, exports, store, space } = await start(given, { log, closers, access, isWorker });
     if (isWorker) answerSupervisor(exports);
     const signals = runUntilSignal();
     const nbd = server(signals.stop);
@@ -74,6 +82,7 @@ async function serve(given: ServeArguments): Promise<void> {
     log.info({ store: store.repository.location, snapshots: store.snapshots.length }, whereWritesGo(given));
     await signals.stopped;
     log.info({}, 'Stopping: no new connections; what is in flight is finished.');
+    space.endWaiting(); // Else what waits for room would keep us for ever.
     await nbd.close();
     report();
     await closers.close();
@@ -97,6 +106,7 @@ async function superviseServer(given: ServeArguments, access: Access, log: Log):
     shared: given.shared,
     tls: access.tls,
     allowed: access.allowed,
+    handsOnHangup: limitIsInFile(given.overlayLimit),
     log,
     passphrase: () => passphraseOf(given),
     async open(supervisor) {
@@ -135,7 +145,8 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
     contentSource: given.source === 'plakar' ? plakarContents({ ...given, location: plakarLocation }, log) : undefined,
   });
   closers.add(() => store.close());
-  const overlays = await openOverlays(given, log);
+  const settings = await overlaySettings(given, { store, log });
+  const overlays = await openOverlays(given, settings, { store, log });
   closers.add(() => overlays.close());
   const exports = await SnapshotExports.create({ store, selectors, composed, into, layout, overlays, log });
   closers.add(() => exports.close());
@@ -150,5 +161,5 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
       allowed: access.allowed,
       onBug,
     });
-  return { store, exports, server };
+  return { store, exports, server, space: settings.overlayLimit };
 }

@@ -10,6 +10,7 @@ import { nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
 import { type FoundLog, findLog } from './find-log.ts';
 import { LogStore } from './log-store.ts';
 import { type OverlayMetadata, readMetadata } from './overlay-metadata.ts';
+import type { OverlayKeySource } from './segment-cipher.ts';
 
 /** Blocks read at a time. */
 const READ_BLOCKS = (1 * MiB) / BLOCK_SIZE;
@@ -41,6 +42,8 @@ export interface OverlayCheck {
 
 export interface CheckOverlayOptions {
   readonly fileSystem?: OverlayFileSystem;
+  /** Where the key of an encrypted overlay comes from. */
+  readonly keyFor?: OverlayKeySource | undefined;
   readonly log?: Log;
 }
 
@@ -49,10 +52,10 @@ export interface CheckOverlayOptions {
  * lock). Rejects with UserError if there is none, or its overlay.json is damaged; UnsupportedError for another version.
  */
 export async function checkOverlay(directory: string, options: CheckOverlayOptions = {}): Promise<OverlayCheck> {
-  const { fileSystem = nodeFileSystem, log = silentLog } = options;
+  const { fileSystem = nodeFileSystem, keyFor, log = silentLog } = options;
   const metadata = await readMetadata(fileSystem, directory);
   if (metadata === undefined) throw new UserError(`${directory} has no overlay.json: there is no overlay`);
-  const found = await findLog(directory, metadata, { fileSystem, log });
+  const found = await findLog(directory, metadata, { fileSystem, keyFor, log });
   try {
     const { recovered } = found;
     const remarks = await unreadableRecords(found);
@@ -71,10 +74,10 @@ export async function checkOverlay(directory: string, options: CheckOverlayOptio
 }
 
 /** A store that is only read from, and never closed: closing would leave a mark. */
-function storeOf({ recovered, files, overlayId, readerOf }: FoundLog, log: Log): LogStore {
+function storeOf({ recovered, ...found }: FoundLog, log: Log): LogStore {
   const refuse = () => Promise.reject(new OverlayError('a check writes nothing', { reason: 'io' }));
   const hooks = { syncDirectory: refuse, markOpen: refuse, markClosed: refuse };
-  return new LogStore({ recovered, files, overlayId, readerOf, segmentBytes: Number.POSITIVE_INFINITY, ...hooks, log });
+  return new LogStore({ recovered, ...found, segmentBytes: Number.POSITIVE_INFINITY, ...hooks, log });
 }
 
 /** Opening takes complete segments from their INDEX and does not look at the records behind it: here they are. */

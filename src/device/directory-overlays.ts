@@ -10,12 +10,13 @@ import { type Log, silentLog } from '../core/log.ts';
 import { type DirectoryLock, lockDirectory } from './directory-lock.ts';
 import { errorCode, nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
 import { findLog } from './find-log.ts';
-import { FORMAT_VERSION, SEGMENT_BYTES_TARGET, segmentOfFileName } from './log-format.ts';
+import { SEGMENT_BYTES_TARGET, segmentOfFileName } from './log-format.ts';
 import type { RecoveredLog } from './log-recovery.ts';
 import { LogStore } from './log-store.ts';
 import { OverlayDevice } from './overlay.ts';
 import { copyOverlay, removeOverlay } from './overlay-copy.ts';
 import {
+  formatVersionOf,
   type OverlayIdentity,
   type OverlayMetadata,
   readMetadata,
@@ -23,17 +24,24 @@ import {
   writeClosed,
   writeMetadata,
 } from './overlay-metadata.ts';
+import { newEncryption, type OverlayKeySource } from './segment-cipher.ts';
 import type { SegmentFiles } from './segment-files.ts';
 import type { SpaceOptions } from './space-gate.ts';
 
 /** The space options hold for each overlay by itself. */
 export interface DirectoryOverlaysOptions extends SpaceOptions {
+  /** Where the keys of encrypted overlays come from: needed to open one that is. */
+  readonly keyFor?: OverlayKeySource | undefined;
+  /** Whether new overlays are encrypted; by default they are where there is `keyFor`. */
+  readonly encryptNew?: boolean | undefined;
   readonly log?: Log;
   /** For tests. */
   readonly fileSystem?: OverlayFileSystem;
 }
 
 export interface OpenLogOptions extends SpaceOptions {
+  /** Where the key of an encrypted overlay comes from. */
+  readonly keyFor?: OverlayKeySource | undefined;
   readonly fileSystem: OverlayFileSystem;
   readonly log: Log;
   /** Bytes of a complete segment of the log; small in tests, so that logs have many. */
@@ -51,7 +59,7 @@ export class DirectoryOverlays {
   readonly #lock: DirectoryLock;
   readonly #fileSystem: OverlayFileSystem;
   readonly #log: Log;
-  readonly #space: SpaceOptions;
+  readonly #options: DirectoryOverlaysOptions;
   /** By export key. Closed ones stay until they are opened again. */
   readonly #open = new Map<string, OverlayDevice>();
 
@@ -60,7 +68,7 @@ export class DirectoryOverlays {
     this.#lock = lock;
     this.#fileSystem = options.fileSystem ?? nodeFileSystem;
     this.#log = options.log ?? silentLog;
-    this.#space = options;
+    this.#options = options;
   }
 
   /**
@@ -107,7 +115,7 @@ export class DirectoryOverlays {
         (await this.#make(directory, { exportKey, identity, sizeBytes: base.sizeBytes }));
       assertBelongsTogether(directory, metadata, { identity, sizeBytes: base.sizeBytes });
       const device = await openLogDevice(directory, metadata, base, {
-        ...this.#space,
+        ...this.#options,
         fileSystem: this.#fileSystem,
         log: this.#log,
       });
@@ -168,11 +176,14 @@ export class DirectoryOverlays {
     directory: string,
     about: Pick<OverlayMetadata, 'exportKey' | 'identity' | 'sizeBytes'>,
   ): Promise<OverlayMetadata> {
+    const { keyFor, encryptNew = true } = this.#options;
+    const encryption = keyFor !== undefined && encryptNew ? newEncryption(keyFor) : undefined;
     const metadata: OverlayMetadata = {
-      formatVersion: FORMAT_VERSION,
+      formatVersion: formatVersionOf(encryption),
       overlayId: randomBytes(8).toString('hex'),
       createdMs: Date.now(),
       ...about,
+      ...(encryption && { encryption }),
     };
     try {
       await this.#fileSystem.makeDirectory(directory);
@@ -225,15 +236,14 @@ export async function openLogDevice(
   options: OpenLogOptions,
 ): Promise<OverlayDevice> {
   const { fileSystem, log, segmentBytes = SEGMENT_BYTES_TARGET } = options;
-  const { recovered, files, overlayId, readerOf } = await findLog(directory, metadata, options);
+  const { recovered, files, ...found } = await findLog(directory, metadata, options);
   try {
     if (recovered.readOnlyReason === undefined) await settle(directory, files, recovered, fileSystem);
     else log.error({ directory, reason: recovered.readOnlyReason }, 'the overlay is opened read-only');
     const store = new LogStore({
       recovered,
       files,
-      overlayId,
-      readerOf,
+      ...found,
       segmentBytes,
       syncDirectory: () => fileSystem.syncDirectory(directory),
       markOpen: () => removeClosed(fileSystem, directory),

@@ -116,9 +116,9 @@ export class LogCompactor {
     let victim: Segment | undefined;
     let live = 0;
     let dead = 0;
-    const share = ({ liveData, endBytes }: Segment) => (liveData * BLOCK_SIZE) / endBytes;
+    const share = ({ liveBytes, endBytes }: Segment) => liveBytes / endBytes;
     for (const segment of index.segments) {
-      live += segment.liveData * BLOCK_SIZE;
+      live += segment.liveBytes;
       if (!segment.complete || segment.damaged) continue;
       dead += segment.deadBytes;
       if (victim === undefined || share(segment) < share(victim)) victim = segment;
@@ -129,7 +129,7 @@ export class LogCompactor {
       this.#pressed || dead >= Math.max(this.#input.segmentBytes * DEAD_SEGMENTS_MIN, live * DEAD_SHARE_MIN);
     if (share(victim) > worthIt || !enough) return undefined;
     const allowed = acknowledgedBytes() * MOVED_SHARE - this.#movedBytes;
-    return victim.liveData * BLOCK_SIZE <= allowed ? victim : undefined;
+    return victim.liveBytes <= allowed ? victim : undefined;
   }
 
   async #removeDead(): Promise<void> {
@@ -216,7 +216,7 @@ export class LogCompactor {
       const steps = await reader.walk(endBytes);
       return steps.flatMap((step) =>
         step.kind === 'record' && step.record.header.kind === recordKinds.BATCH
-          ? batchEntries(step.record).entries
+          ? batchEntries(step.record, this.#input.index.blockBytes).entries
           : [],
       );
     });

@@ -3,7 +3,7 @@
  *
  * An overlay directory (0700) holds one sub-directory an export (0700), named by `exportDirectoryName`. In it:
  *
- *   overlay.json           what the overlay belongs to (overlay-metadata.ts)
+ *   overlay.json           what the overlay belongs to, and how it is encrypted (overlay-metadata.ts)
  *   log-<16 hex digits>    segments of the log, numbered upward; never reused (0600)
  *   closed.json            only while the overlay is closed: how the log ended (overlay-metadata.ts)
  *
@@ -39,16 +39,33 @@
  * Every checksum is CRC-32 (zlib's), a block's continued from its block number, so that a block in the wrong place does
  * not pass. CRC-32C would find the same errors, but Node has CRC-32 in native code: 3.8 GiB/s against 1.2.
  *
+ * Encrypted overlays have version 2. Their segments differ in three things:
+ *
+ *   - SEGMENT and END begin their tables with the segment's salt, 32 random bytes, in the clear: the segment's key is
+ *     made of it (segment-cipher.ts), and it is at both ends because without it nothing can be read.
+ *   - Each table (behind that salt) is sealed as a whole, with zeroes before its end so that the record keeps its
+ *     alignment. tableChecksum is of what is stored. Authenticated with it: the header, its two checksums as zeroes.
+ *   - Each block of data is sealed, 4120 bytes, the data of a BATCH zero-padded to a multiple of 64. Authenticated with
+ *     it: u32 block, u32 position of the sealed block. Its CRC is still that of the plain block.
+ *
+ * Sealed means AES-256-GCM, followed by the u64 of the nonce and the 16 bytes of the tag (core/sealer.ts). What stays
+ * readable is headers, names and overlay.json: how much was written, and when. Who can write to the directory can still
+ * put a whole older overlay in its place.
+ *
  * The state of the device is that of all records in order of their sequence. Data and index share the log, so one
  * fdatasync makes both durable, and what a crash leaves is a prefix (log-recovery.ts says how it is found). A segment is
  * removed once nothing in it is the latest for its block, and everything that replaced it is durable.
  */
 import { crc32 } from 'node:zlib';
+import { SEAL_BYTES } from '../core/sealer.ts';
 import { struct, u32, u64, u64big } from '../core/struct.ts';
-import { BLOCK_SIZE, MiB, roundUp } from '../core/units.ts';
+import { MiB, roundUp } from '../core/units.ts';
+import { SALT_BYTES, type SegmentCipher } from './segment-cipher.ts';
 
 /** Version of everything above, in overlay.json. */
 export const FORMAT_VERSION = 1;
+/** The same of an overlay that is encrypted. */
+export const ENCRYPTED_FORMAT_VERSION = 2;
 export const RECORD_ALIGNMENT = 64;
 const MAGIC = 0x4f42_4e4b;
 
@@ -104,23 +121,51 @@ export interface RecordHeader {
 
 export type RecordValues = Omit<RecordHeader, 'tableBytes' | 'tableChecksum'>;
 
-/** Room for a record's header and a table of `tableBytes`; fill in the table from byte 64 on, then call `sealRecord`. */
+/** Room for a record's header and a table of `tableBytes`; fill in the table from byte 64 on, then call `finishRecord`. */
 export function newRecord(tableBytes: number): Buffer {
   return Buffer.alloc(HEADER_BYTES + roundUp(tableBytes, RECORD_ALIGNMENT));
 }
 
-/** Writes the header before a table that is filled in. */
-export function sealRecord(record: Buffer, values: RecordValues): Buffer {
-  const table = record.subarray(HEADER_BYTES);
-  recordHeader.write(record, {
-    ...values,
-    magic: MAGIC,
-    headerChecksum: 0,
-    tableBytes: table.length,
-    tableChecksum: crc32(table),
-  });
-  recordHeader.write(record, { headerChecksum: crc32(record.subarray(CHECKED_FROM, HEADER_BYTES)) });
-  return record;
+/**
+ * The record as it is stored: with its header written before the table that is filled in, and where there is a `cipher`,
+ * with a sealed table. May be `record` itself.
+ */
+export function finishRecord(record: Buffer, values: RecordValues, cipher: SegmentCipher | undefined): Buffer {
+  const stored =
+    cipher === undefined ? record : Buffer.alloc(storedRecordBytes(record.length, { kind: values.kind, cipher }));
+  const table = stored.subarray(HEADER_BYTES);
+  const header = { ...values, magic: MAGIC, headerChecksum: 0, tableBytes: table.length, tableChecksum: 0 };
+  recordHeader.write(stored, header);
+  if (cipher !== undefined) {
+    const saltBytes = saltBytesOf(values.kind);
+    if (saltBytes > 0) table.set(cipher.salt);
+    const plain = Buffer.alloc(table.length - saltBytes - SEAL_BYTES);
+    record.copy(plain, 0, HEADER_BYTES);
+    cipher.sealTable(stored.subarray(0, HEADER_BYTES), plain, table.subarray(saltBytes));
+  }
+  recordHeader.write(stored, { tableChecksum: crc32(table) });
+  recordHeader.write(stored, { headerChecksum: crc32(stored.subarray(CHECKED_FROM, HEADER_BYTES)) });
+  return stored;
+}
+
+/** Bytes that `finishRecord` makes of a record of `bytes`. */
+export function storedRecordBytes(
+  bytes: number,
+  { kind, cipher }: { readonly kind: number; readonly cipher: SegmentCipher | undefined },
+): number {
+  return cipher === undefined ? bytes : roundUp(bytes + saltBytesOf(kind) + SEAL_BYTES, RECORD_ALIGNMENT);
+}
+
+/** Bytes before the sealed table of an encrypted segment's record: its salt, at both ends of a segment. */
+export function saltBytesOf(kind: number): number {
+  return kind === recordKinds.SEGMENT || kind === recordKinds.END ? SALT_BYTES : 0;
+}
+
+/** What a sealed table is authenticated with: the header, without its checksums. */
+export function headerContext(header: RecordHeader): Buffer {
+  const context = Buffer.alloc(HEADER_BYTES);
+  recordHeader.write(context, { ...header, magic: MAGIC, headerChecksum: 0, tableChecksum: 0 });
+  return context;
 }
 
 /** The header at byte `at`, if it is one of this segment and this place; else undefined. */
@@ -145,9 +190,9 @@ export function tableIsIntact(header: RecordHeader, table: Uint8Array): boolean 
   return table.length === header.tableBytes && crc32(table) === header.tableChecksum;
 }
 
-/** Bytes of a record with its data. */
-export function recordBytes({ kind, tableBytes, detail }: RecordHeader): number {
-  return HEADER_BYTES + tableBytes + (kind === recordKinds.BATCH ? detail * BLOCK_SIZE : 0);
+/** Bytes of a record with its data, where a block takes `blockBytes`. */
+export function recordBytes({ kind, tableBytes, detail }: RecordHeader, blockBytes: number): number {
+  return HEADER_BYTES + tableBytes + (kind === recordKinds.BATCH ? roundUp(detail * blockBytes, RECORD_ALIGNMENT) : 0);
 }
 
 /** Checksum of one block of data, 4096 bytes, that belongs at block number `block`. */

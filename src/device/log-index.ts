@@ -1,10 +1,10 @@
 /** What the log says, in memory: which place each block has, and how much of each segment still counts. */
 import { assert, OverlayError } from '../core/errors.ts';
-import { BLOCK_SIZE } from '../core/units.ts';
 import { BlockMap, isZeroValue, ZERO_FLAG } from './block-map.ts';
 import { entryKinds, SEGMENT_BLOCKS_MAX, SEGMENTS_MAX } from './log-format.ts';
 import type { IndexWords, LogEntry } from './log-tables.ts';
 import { RunCollector } from './run-collector.ts';
+import type { SegmentCipher } from './segment-cipher.ts';
 
 /**
  * Entries collected at least before the map is built from them, 48 MB. More are collected while the map is larger, so
@@ -19,6 +19,7 @@ const PLACES = SEGMENT_BLOCKS_MAX + 1;
 export class Segment {
   /** From its file name; rises for ever. */
   readonly number: number;
+  readonly #blockBytes: number;
   /** Its row in the index; used again when it is gone. */
   readonly slot: number;
   /** Bytes of its records: where the next one goes, or where they end. */
@@ -33,20 +34,28 @@ export class Segment {
   /** Position in the file, and checksum, of each block of data in the order they came. */
   readonly positions = new WordList();
   readonly checksums = new WordList();
+  /** Of an encrypted log. */
+  cipher: SegmentCipher | undefined;
   /** Entries for the INDEX record; only while the segment grows. */
   entries: WordList | undefined;
 
-  constructor(number: number, slot: number) {
+  constructor(number: number, slot: number, blockBytes: number) {
     this.number = number;
     this.slot = slot;
+    this.#blockBytes = blockBytes;
   }
 
   get dead(): boolean {
     return this.liveData === 0 && this.liveZero === 0;
   }
 
+  /** Of its data, as it is stored. */
+  get liveBytes(): number {
+    return this.liveData * this.#blockBytes;
+  }
+
   get deadBytes(): number {
-    return Math.max(0, this.endBytes - this.liveData * BLOCK_SIZE);
+    return Math.max(0, this.endBytes - this.liveBytes);
   }
 }
 
@@ -88,6 +97,8 @@ export class WordList {
 }
 
 export class LogIndex {
+  /** Bytes that a block takes in the log. */
+  readonly blockBytes: number;
   #map = new BlockMap();
   /** Entries that are not yet in the map; undefined once the log is open. */
   #collected: RunCollector | undefined = new RunCollector();
@@ -99,6 +110,10 @@ export class LogIndex {
   readonly #growing = new Set<Segment>();
   /** Complete segments that nothing needs any more, apart from the DROP that says so. */
   readonly dead = new Set<Segment>();
+
+  constructor(blockBytes: number) {
+    this.blockBytes = blockBytes;
+  }
 
   /** Nothing is in it before `endRecovery`. */
   get map(): BlockMap {
@@ -121,7 +136,7 @@ export class LogIndex {
   addSegment(number: number): Segment {
     const slot = this.#freeRows.pop() ?? this.#rows.length;
     if (slot >= SEGMENTS_MAX) throw new OverlayError('the overlay has its largest size', { reason: 'full' });
-    const segment = new Segment(number, slot);
+    const segment = new Segment(number, slot, this.blockBytes);
     this.#rows[slot] = segment;
     this.#segments.set(number, segment);
     this.#growing.add(segment);
@@ -195,7 +210,7 @@ export class LogIndex {
         continue;
       }
       const ordinal = positions.length;
-      for (let at = 0; at < count; at++) positions.push(position + at * BLOCK_SIZE);
+      for (let at = 0; at < count; at++) positions.push(position + at * this.blockBytes);
       this.#set(segment, block, count, segment.slot * PLACES + ordinal);
     }
   }
@@ -215,7 +230,7 @@ export class LogIndex {
       }
       this.#set(segment, block, count, firstPlace + ordinal);
       const position = words[at + 3]!;
-      for (let i = 0; i < count; i++) positions[ordinal++] = position + i * BLOCK_SIZE;
+      for (let i = 0; i < count; i++) positions[ordinal++] = position + i * this.blockBytes;
     }
     segment.positions.append(positions);
   }

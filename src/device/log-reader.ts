@@ -1,20 +1,28 @@
 /** Reads the records of one segment file: along the chain, and again after damage. */
-import { BLOCK_SIZE, KiB, MiB } from '../core/units.ts';
+import type { KeyObject } from 'node:crypto';
+import { SEAL_BYTES } from '../core/sealer.ts';
+import { BLOCK_SIZE, KiB, MiB, roundUp } from '../core/units.ts';
 import type { OverlayFile } from './file-system.ts';
 import {
   blockChecksum,
+  headerContext,
   RECORD_ALIGNMENT,
   type RecordHeader,
   readHeader,
   recordBytes,
   recordHeader,
   recordKinds,
+  saltBytesOf,
   tableIsIntact,
 } from './log-format.ts';
 import { type LogEntries, readBatchTable } from './log-tables.ts';
+import { SEALED_BLOCK_BYTES, SegmentCipher } from './segment-cipher.ts';
 
 /** Read at a time: many small records, or the header of a large one. */
 const WINDOW_BYTES = 128 * KiB;
+/** Bytes of an END record, plain and sealed. */
+const END_BYTES = recordHeader.sizeBytes;
+const SEALED_END_BYTES = roundUp(END_BYTES + saltBytesOf(recordKinds.END) + SEAL_BYTES, RECORD_ALIGNMENT);
 /** The unit in which a crash leaves a file: sectors that were never written read as zeroes. */
 const SECTOR_BYTES = 512;
 
@@ -30,32 +38,80 @@ export type WalkStep =
   /** `torn`: what is there is what a crash leaves of a write that was on its way. */
   | { readonly kind: 'gap'; readonly position: number; readonly torn: boolean };
 
+export interface SegmentReaderInput {
+  readonly sizeBytes: number;
+  readonly overlayId: bigint;
+  readonly segment: number;
+  /** Undefined for a log that is not encrypted. */
+  readonly overlayKey: KeyObject | undefined;
+}
+
 export class SegmentReader {
   readonly #file: OverlayFile;
   readonly #sizeBytes: number;
   readonly #overlayId: bigint;
   readonly #segment: number;
+  readonly #overlayKey: KeyObject | undefined;
+  readonly #blockBytes: number;
+  /** Of an encrypted segment, once a record with its salt was read. */
+  #cipher: SegmentCipher | undefined;
+  #saltSought = false;
   #window = Buffer.alloc(0);
   #windowAt = 0;
 
-  constructor(file: OverlayFile, from: { sizeBytes: number; overlayId: bigint; segment: number }) {
+  constructor(file: OverlayFile, from: SegmentReaderInput) {
     this.#file = file;
     this.#sizeBytes = from.sizeBytes;
     this.#overlayId = from.overlayId;
     this.#segment = from.segment;
+    this.#overlayKey = from.overlayKey;
+    this.#blockBytes = from.overlayKey === undefined ? BLOCK_SIZE : SEALED_BLOCK_BYTES;
+  }
+
+  /** Undefined for a log that is not encrypted, and for a segment whose salts cannot be read. */
+  get cipher(): SegmentCipher | undefined {
+    return this.#cipher;
   }
 
   /** The record at `position`, if an intact one is there. The data of a BATCH is not looked at. */
   async record(position: number): Promise<LogRecord | undefined> {
     const header = await this.#header(position);
     if (header === undefined) return undefined;
-    const table = Buffer.from(await this.#bytes(position + recordHeader.sizeBytes, header.tableBytes));
-    return tableIsIntact(header, table) ? { header, position, table } : undefined;
+    const stored = Buffer.from(await this.#bytes(position + recordHeader.sizeBytes, header.tableBytes));
+    if (!tableIsIntact(header, stored)) return undefined;
+    const table = this.#overlayKey === undefined ? stored : await this.#open(this.#overlayKey, header, stored);
+    return table && { header, position, table };
+  }
+
+  /** The table of a sealed record; undefined if it is not what was sealed. */
+  async #open(overlayKey: KeyObject, header: RecordHeader, stored: Buffer): Promise<Buffer | undefined> {
+    const saltBytes = saltBytesOf(header.kind);
+    if (saltBytes === 0) {
+      if (this.#cipher === undefined) await this.#seekSalt();
+      return this.#cipher?.openTable(headerContext(header), stored);
+    }
+    const salt = stored.subarray(0, saltBytes);
+    const known = this.#cipher !== undefined && salt.equals(this.#cipher.salt);
+    const cipher = known ? this.#cipher : SegmentCipher.of(overlayKey, salt);
+    const table = cipher?.openTable(headerContext(header), stored.subarray(saltBytes));
+    if (table !== undefined) this.#cipher = cipher;
+    return table;
+  }
+
+  /** The salt is at both ends of a segment. */
+  async #seekSalt(): Promise<void> {
+    if (this.#saltSought) return;
+    this.#saltSought = true;
+    if ((await this.record(0)) === undefined) await this.#end();
+  }
+
+  #end(): Promise<LogRecord | undefined> {
+    return this.record(this.#sizeBytes - (this.#overlayKey === undefined ? END_BYTES : SEALED_END_BYTES));
   }
 
   /** The INDEX that END, at the end of the file, leads to. */
   async index(): Promise<LogRecord | undefined> {
-    const end = await this.record(this.#sizeBytes - recordHeader.sizeBytes);
+    const end = await this.#end();
     if (end?.header.kind !== recordKinds.END) return undefined;
     const index = await this.record(end.header.detail);
     return index?.header.kind === recordKinds.INDEX ? index : undefined;
@@ -75,7 +131,7 @@ export class SegmentReader {
       }
       if (record.header.kind === recordKinds.INDEX || record.header.kind === recordKinds.END) break;
       steps.push({ kind: 'record', record });
-      position = record.position + recordBytes(record.header);
+      position = record.position + recordBytes(record.header, this.#blockBytes);
     }
     // The file is shorter than the records it is known to have had.
     if (endBytes !== Number.POSITIVE_INFINITY && position >= limit && position < endBytes) {
@@ -86,20 +142,28 @@ export class SegmentReader {
 
   /** Compares the data of a BATCH with its checksums. */
   async checkData(record: LogRecord): Promise<'intact' | 'torn' | 'damaged'> {
-    const { entries, checksums } = batchEntries(record);
+    const { entries, checksums } = batchEntries(record, this.#blockBytes);
     let verdict: 'intact' | 'damaged' = 'intact';
     let done = 0;
     for (const { block, count, position } of entries) {
       if (position === undefined) continue;
       for (let at = 0; at < count; at++) {
-        const start = position + at * BLOCK_SIZE;
-        const data = await this.#bytes(start, BLOCK_SIZE, 1 * MiB);
-        if (data.length === BLOCK_SIZE && blockChecksum(block + at, data) === checksums[done++]) continue;
-        if (hasLostSector(data, start, BLOCK_SIZE)) return 'torn';
+        const start = position + at * this.#blockBytes;
+        const stored = await this.#bytes(start, this.#blockBytes, 1 * MiB);
+        const data = stored.length === this.#blockBytes ? this.#openBlock(block + at, start, stored) : undefined;
+        const checksum = checksums[done++];
+        if (data !== undefined && blockChecksum(block + at, data) === checksum) continue;
+        if (hasLostSector(stored, start, this.#blockBytes)) return 'torn';
         verdict = 'damaged';
       }
     }
     return verdict;
+  }
+
+  #openBlock(block: number, position: number, stored: Buffer): Buffer | undefined {
+    if (this.#cipher === undefined) return stored;
+    const data = Buffer.allocUnsafe(BLOCK_SIZE);
+    return this.#cipher.openBlock(block, position, stored, data) ? data : undefined;
   }
 
   async #header(position: number): Promise<RecordHeader | undefined> {
@@ -140,8 +204,10 @@ export class SegmentReader {
   }
 }
 
-export function batchEntries({ header, position, table }: LogRecord): LogEntries {
+/** What a BATCH says, in a log where a block takes `blockBytes`. */
+export function batchEntries({ header, position, table }: LogRecord, blockBytes: number): LogEntries {
   return readBatchTable(table, {
+    blockBytes,
     entryCount: header.entryCount,
     dataBlocks: header.detail,
     dataPosition: position + recordHeader.sizeBytes + header.tableBytes,

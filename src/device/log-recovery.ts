@@ -24,6 +24,7 @@ import { recordBytes, recordKinds } from './log-format.ts';
 import { LogIndex, type Segment } from './log-index.ts';
 import { batchEntries, type LogRecord, type SegmentReader, type WalkStep } from './log-reader.ts';
 import { type LogEntries, readDropTable, readIndexWords, readSegmentTable } from './log-tables.ts';
+import type { SegmentCipher } from './segment-cipher.ts';
 import type { SegmentFiles } from './segment-files.ts';
 
 /** How a closed log ended. */
@@ -57,6 +58,8 @@ export interface RecoveryInput {
   /** Numbers of the segment files there are, ascending. */
   readonly present: readonly number[];
   readonly readerOf: (file: OverlayFile, segment: number) => Promise<SegmentReader>;
+  /** Bytes that a block takes in the log. */
+  readonly blockBytes: number;
   readonly closed: ClosedLog | undefined;
   readonly log: Log;
 }
@@ -67,7 +70,9 @@ export async function recoverLog(input: RecoveryInput): Promise<RecoveredLog> {
 
 class Recovery {
   readonly #input: RecoveryInput;
-  readonly #index = new LogIndex();
+  readonly #index: LogIndex;
+  /** Of the segments that were read, where the log is encrypted. */
+  readonly #ciphers = new Map<number, SegmentCipher>();
   readonly #damage: string[] = [];
   readonly #unsynced: number[] = [];
   /** Where the records of older segments end, as the newest readable head lists them. */
@@ -81,6 +86,7 @@ class Recovery {
 
   constructor(input: RecoveryInput) {
     this.#input = input;
+    this.#index = new LogIndex(input.blockBytes);
   }
 
   async run(): Promise<RecoveredLog> {
@@ -173,6 +179,12 @@ class Recovery {
 
   async #applySegment(number: number, walk: Walk | undefined): Promise<void> {
     const segment = this.#index.addSegment(number);
+    await this.#applyRecords(segment, walk);
+    segment.cipher = this.#ciphers.get(number);
+  }
+
+  async #applyRecords(segment: Segment, walk: Walk | undefined): Promise<void> {
+    const { number } = segment;
     const broken = walk?.steps.some((step) => step.kind === 'gap') ?? true;
     if (broken && (await this.#applyIndex(segment))) return;
     const endBytes = this.#ends.get(number) ?? Number.POSITIVE_INFINITY;
@@ -211,8 +223,8 @@ class Recovery {
         if (!unsynced) this.#unsynced.push(segment.number);
         unsynced = true;
       }
-      if (record.header.kind === recordKinds.BATCH) this.#land(segment, batchEntries(record));
-      segment.endBytes = record.position + recordBytes(record.header);
+      if (record.header.kind === recordKinds.BATCH) this.#land(segment, batchEntries(record, this.#input.blockBytes));
+      segment.endBytes = record.position + recordBytes(record.header, this.#input.blockBytes);
       this.#sequence = Math.max(this.#sequence, sequence);
     }
   }
@@ -247,7 +259,12 @@ class Recovery {
   async #read<T>(number: number, action: (reader: SegmentReader) => Promise<T>): Promise<T> {
     const { files, readerOf } = this.#input;
     try {
-      return await files.use(number, async (file) => action(await readerOf(file, number)));
+      return await files.use(number, async (file) => {
+        const reader = await readerOf(file, number);
+        const result = await action(reader);
+        if (reader.cipher !== undefined) this.#ciphers.set(number, reader.cipher);
+        return result;
+      });
     } catch (cause) {
       if (cause instanceof CorruptStoreError) throw cause;
       const message = `cannot read ${files.pathOf(number)}: ${cause instanceof Error ? cause.message : cause}`;

@@ -1,4 +1,5 @@
 /** The durable block store: an index in memory over a log in a directory. log-format.ts describes the log. */
+import type { KeyObject } from 'node:crypto';
 import { OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { BLOCK_SIZE } from '../core/units.ts';
@@ -19,6 +20,8 @@ export interface LogStoreInput {
   readonly recovered: RecoveredLog;
   readonly files: SegmentFiles;
   readonly overlayId: bigint;
+  /** Undefined for a log that is not encrypted. */
+  readonly overlayKey: KeyObject | undefined;
   readonly readerOf: (file: OverlayFile, segment: number) => Promise<SegmentReader>;
   readonly segmentBytes: number;
   readonly syncDirectory: () => Promise<void>;
@@ -55,6 +58,7 @@ export class LogStore implements BlockStore {
       index: this.#index,
       files,
       overlayId,
+      overlayKey: input.overlayKey,
       sequence: recovered.sequence,
       nextSegment: recovered.nextSegment,
       segmentBytes: input.segmentBytes,
@@ -187,7 +191,7 @@ export class LogStore implements BlockStore {
     const { segment, ordinal } = this.#index.locate(value);
     const reads: Promise<void>[] = [];
     let block = first;
-    for (const extent of extentsOf(segment, ordinal, target.length / BLOCK_SIZE)) {
+    for (const extent of extentsOf(segment, ordinal, target.length / BLOCK_SIZE, this.#index.blockBytes)) {
       const from = (block - first) * BLOCK_SIZE;
       reads.push(this.#readExtent(block, extent, target.subarray(from, from + extent.count * BLOCK_SIZE)));
       block += extent.count;
@@ -198,17 +202,21 @@ export class LogStore implements BlockStore {
   async #readExtent(first: number, { segment, ordinal, count, position }: Extent, target: Uint8Array): Promise<void> {
     const { files } = this.#input;
     const path = files.pathOf(segment.number);
+    const { cipher } = segment;
+    const { blockBytes } = this.#index;
+    const stored = cipher === undefined ? target : Buffer.allocUnsafe(count * blockBytes);
     let got: number;
     try {
-      got = await files.use(segment.number, (file) => file.read(target, position));
+      got = await files.use(segment.number, (file) => file.read(stored, position));
     } catch (cause) {
       throw overlayFailure(`cannot read ${path}`, cause);
     }
     for (let at = 0; at < count; at++) {
-      const end = (at + 1) * BLOCK_SIZE;
-      const checksum = blockChecksum(first + at, target.subarray(end - BLOCK_SIZE, end));
-      if (end <= got && checksum === segment.checksums.at(ordinal + at)) continue;
-      const place = position + at * BLOCK_SIZE;
+      const place = position + at * blockBytes;
+      const block = target.subarray(at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE);
+      const sealed = stored.subarray(at * blockBytes, (at + 1) * blockBytes);
+      const isThere = (at + 1) * blockBytes <= got && (cipher?.openBlock(first + at, place, sealed, block) ?? true);
+      if (isThere && blockChecksum(first + at, block) === segment.checksums.at(ordinal + at)) continue;
       throw new OverlayError(`block ${first + at} of the overlay is damaged (byte ${place} of ${path})`, {
         reason: 'damaged',
         details: { block: first + at, path, position: place },
@@ -217,13 +225,13 @@ export class LogStore implements BlockStore {
   }
 }
 
-function extentsOf(segment: Segment, ordinal: number, count: number): Extent[] {
+function extentsOf(segment: Segment, ordinal: number, count: number, blockBytes: number): Extent[] {
   const { positions } = segment;
   const extents: Extent[] = [];
   for (let at = 0; at < count; ) {
     const position = positions.at(ordinal + at);
     let length = 1;
-    while (at + length < count && positions.at(ordinal + at + length) === position + length * BLOCK_SIZE) length++;
+    while (at + length < count && positions.at(ordinal + at + length) === position + length * blockBytes) length++;
     extents.push({ segment, ordinal: ordinal + at, count: length, position });
     at += length;
   }

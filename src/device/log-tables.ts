@@ -73,10 +73,18 @@ export function blockChecksums(block: number, data: Uint8Array): Uint32Array {
   return checksums;
 }
 
-/** Reads a BATCH's table; its data begins at `dataPosition`. Throws CorruptStoreError if it contradicts itself. */
+/** What a BATCH's header says of it, and where its data begins, `blockBytes` a block. */
+export interface BatchPlace {
+  readonly entryCount: number;
+  readonly dataBlocks: number;
+  readonly dataPosition: number;
+  readonly blockBytes: number;
+}
+
+/** Reads a BATCH's table. Throws CorruptStoreError if it contradicts itself. */
 export function readBatchTable(
   table: Buffer,
-  { entryCount, dataBlocks, dataPosition }: { entryCount: number; dataBlocks: number; dataPosition: number },
+  { entryCount, dataBlocks, dataPosition, blockBytes }: BatchPlace,
 ): LogEntries {
   needBytes(table, entryCount * BATCH_ENTRY_BYTES + dataBlocks * CHECKSUM_BYTES);
   const entries: LogEntry[] = [];
@@ -86,9 +94,9 @@ export function readBatchTable(
     const count = table.readUInt32LE(at + 4);
     const isData = table.readUInt32LE(at + 8) === entryKinds.data;
     entries.push({ block, count, position: isData ? position : undefined });
-    if (isData) position += count * BLOCK_SIZE;
+    if (isData) position += count * blockBytes;
   }
-  if (position !== dataPosition + dataBlocks * BLOCK_SIZE) throw new CorruptStoreError('a batch contradicts itself');
+  if (position !== dataPosition + dataBlocks * blockBytes) throw new CorruptStoreError('a batch contradicts itself');
   return { entries, checksums: readWords(table, entryCount * BATCH_ENTRY_BYTES, dataBlocks) };
 }
 

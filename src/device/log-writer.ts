@@ -10,22 +10,25 @@
  * dropped pages it still shows as written, and a second fdatasync would call them safe. What counts of the log is then
  * found as after a crash. Reads go on.
  */
+import type { KeyObject } from 'node:crypto';
 import { OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
-import { BLOCK_SIZE } from '../core/units.ts';
 import { overlayFailure } from './file-errors.ts';
 import type { OverlayFile } from './file-system.ts';
 import {
+  finishRecord,
   INDEX_ENTRY_BYTES,
   newRecord,
+  RECORD_ALIGNMENT,
   type RecordValues,
   recordKinds,
   SEGMENT_BLOCKS_MAX,
-  sealRecord,
+  storedRecordBytes,
   TABLE_BYTES_MAX,
 } from './log-format.ts';
 import { type LogIndex, type Segment, WordList } from './log-index.ts';
 import { type BatchEntry, batchTable, dropTable, type LogEntry, segmentTable } from './log-tables.ts';
+import { SegmentCipher } from './segment-cipher.ts';
 import type { SegmentFiles } from './segment-files.ts';
 import { indexRecords } from './segment-index.ts';
 
@@ -61,6 +64,8 @@ export interface LogWriterInput {
   readonly index: LogIndex;
   readonly files: SegmentFiles;
   readonly overlayId: bigint;
+  /** Undefined for a log that is not encrypted. */
+  readonly overlayKey: KeyObject | undefined;
   /** Of the last record of the log; all of them are durable. */
   readonly sequence: number;
   readonly nextSegment: number;
@@ -226,15 +231,19 @@ export class LogWriter {
     const { record, checksums } = batchTable(batch);
     const active = await this.#activeFor(checksums.length);
     const { segment } = active;
-    let position = segment.endBytes + record.length;
+    const { cipher } = segment;
+    const dataPosition = segment.endBytes + storedRecordBytes(record.length, { kind: recordKinds.BATCH, cipher });
+    let position = dataPosition;
     const entries: LogEntry[] = [];
     const data: Uint8Array[] = [];
     for (const entry of batch) {
       entries.push({ block: entry.block, count: entry.count, position: entry.data && position });
       if (entry.data === undefined) continue;
-      data.push(entry.data);
-      position += entry.count * BLOCK_SIZE;
+      data.push(cipher?.sealBlocks(entry.block, position, entry.data) ?? entry.data);
+      position += entry.count * this.#input.index.blockBytes;
     }
+    const padding = -(position - dataPosition) & (RECORD_ALIGNMENT - 1);
+    if (padding > 0) data.push(Buffer.alloc(padding));
     const values = { kind: recordKinds.BATCH, detail: checksums.length, entryCount: batch.length };
     await this.#append(active, values, record, data);
     this.#input.index.land(segment, entries, checksums);
@@ -250,16 +259,17 @@ export class LogWriter {
     data: readonly Uint8Array[],
   ): Promise<void> {
     const synced = this.#synced;
-    sealRecord(record, { ...values, ...this.#placeOf(segment), sequence: this.#sequence + 1, synced });
+    const header = { ...values, ...this.#placeOf(segment), sequence: this.#sequence + 1, synced };
+    const stored = finishRecord(record, header, segment.cipher);
     try {
-      await file.write([record, ...data], segment.endBytes);
+      await file.write([stored, ...data], segment.endBytes);
     } catch (error) {
       throw await this.#writeFailed({ segment, file }, error);
     }
     this.#sequence++;
     this.#claimed = synced;
     this.#unsynced.add(segment);
-    const bytes = data.reduce((sum, { length }) => sum + length, record.length);
+    const bytes = data.reduce((sum, { length }) => sum + length, stored.length);
     segment.endBytes += bytes;
     this.writtenBytes += bytes;
   }
@@ -320,6 +330,8 @@ export class LogWriter {
     const older = [...index.segments].map(({ number: segment, endBytes }) => ({ segment, endBytes }));
     const segment = index.addSegment(number);
     segment.entries = new WordList();
+    const { overlayKey } = this.#input;
+    segment.cipher = overlayKey && SegmentCipher.create(overlayKey);
     try {
       const file = await this.#guard(`cannot create ${files.pathOf(number)}`, () => files.create(number));
       this.#directoryChanged = true;

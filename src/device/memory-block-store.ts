@@ -2,7 +2,7 @@
  * Blocks in main memory, beyond a limit in a file that is gone with the process. Volatile: FLUSH and FUA succeed because
  * nothing is promised.
  *
- * Places below `#memorySlots` are in slabs, higher ones in the spill file. A block that has a place is overwritten there.
+ * Places below `#memorySlots` are in slabs, where blocks are overwritten; higher ones in the spill file, where they move.
  * Memory is copied to within one turn of the event loop, so only the spill file needs `UseEpochs`: a freed place in it is
  * given away when no read or write that knew it is in flight any more.
  */
@@ -19,13 +19,11 @@ import { UseEpochs } from './use-epochs.ts';
 const SLAB_BYTES = 1 * MiB;
 const SLAB_SLOTS = SLAB_BYTES / BLOCK_SIZE;
 
-/** Blocks for the spill file: `slots` consecutive ones from `slot` on. */
+/** Consecutive blocks for the spill file, at places from `slot` on that the map does not know yet. */
 interface SpillWrite {
   readonly block: number;
   readonly slot: number;
   readonly data: Uint8Array;
-  /** The place is new: the map does not know it yet. */
-  readonly fresh: boolean;
 }
 
 export class MemoryBlockStore implements BlockStore {
@@ -74,7 +72,8 @@ export class MemoryBlockStore implements BlockStore {
     const epoch = this.#epochs.enter();
     try {
       const position = slot * BLOCK_SIZE + within + inMemory - this.#memorySlots * BLOCK_SIZE;
-      await this.#spill.read(target.subarray(inMemory), position);
+      const spilled = Math.floor(position / BLOCK_SIZE);
+      await this.#spill.read(spilled, position - spilled * BLOCK_SIZE, target.subarray(inMemory));
     } catch (cause) {
       throw overlayFailure(`cannot read block ${first + Math.floor(skip / BLOCK_SIZE)} from the spill file`, cause);
     } finally {
@@ -153,9 +152,10 @@ export class MemoryBlockStore implements BlockStore {
     for (let at = 0; at < Math.min(inMemory, data.length); at += BLOCK_SIZE) {
       this.#copyIn(slot + at / BLOCK_SIZE, data, at);
     }
-    if (inMemory >= data.length) return;
-    const rest = { block: block + inMemory / BLOCK_SIZE, slot: slot + inMemory / BLOCK_SIZE };
-    spills.push({ ...rest, data: data.subarray(inMemory), fresh: false });
+    // Never where it was: somebody may be reading there, and half of each is neither.
+    for (let at = inMemory; at < data.length; at += BLOCK_SIZE) {
+      this.#addSpill(block + at / BLOCK_SIZE, data.subarray(at, at + BLOCK_SIZE), spills);
+    }
   }
 
   #placeFresh(block: number, data: Uint8Array, spills: SpillWrite[]): void {
@@ -188,13 +188,13 @@ export class MemoryBlockStore implements BlockStore {
     const last = spills.at(-1);
     const lastCount = (last?.data.length ?? 0) / BLOCK_SIZE;
     const continues =
-      last?.fresh === true &&
+      last !== undefined &&
       last.slot + lastCount === slot &&
       last.block + lastCount === block &&
       last.data.buffer === data.buffer &&
       last.data.byteOffset + last.data.length === data.byteOffset;
     if (!continues) {
-      spills.push({ block, slot, data, fresh: true });
+      spills.push({ block, slot, data });
       return;
     }
     const joined = new Uint8Array(data.buffer, last.data.byteOffset, last.data.length + data.length);
@@ -213,16 +213,16 @@ export class MemoryBlockStore implements BlockStore {
     }
   }
 
-  async #writeSpill({ block, slot, data, fresh }: SpillWrite): Promise<void> {
+  async #writeSpill({ block, slot, data }: SpillWrite): Promise<void> {
     const count = data.length / BLOCK_SIZE;
     try {
-      await this.#spill.write(data, (slot - this.#memorySlots) * BLOCK_SIZE);
+      await this.#spill.write(slot - this.#memorySlots, data);
     } catch (error) {
-      if (fresh) this.#spilled.free(slot - this.#memorySlots, count);
+      this.#spilled.free(slot - this.#memorySlots, count);
       throw error;
     }
     this.#writtenBytes += data.length;
-    if (fresh) this.#set(block, count, slot);
+    this.#set(block, count, slot);
   }
 
   #set(block: number, count: number, value: number): void {

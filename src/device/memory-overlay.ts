@@ -15,6 +15,8 @@ export interface MemoryOverlayOptions extends SpaceOptions {
   readonly memoryBudget?: MemoryBudget | undefined;
   /** Where that file is made. By default the system's directory for temporary files, or /var/tmp if that is a tmpfs. */
   readonly tempDir?: string | undefined;
+  /** What that file has is of an encrypted store: encrypt it, with a key that is in memory only. */
+  readonly encryptSpill?: boolean | undefined;
   readonly log?: Log;
   /** For tests. */
   readonly fileSystem?: OverlayFileSystem;
@@ -30,7 +32,8 @@ export async function openMemoryOverlay(
 ): Promise<OverlayDevice> {
   const { memoryLimitBytes = OVERLAY_MEMORY_BYTES_DEFAULT, tempDir, log = silentLog } = options;
   const directory = await spillDirectory(tempDir, log);
-  const spill = new SpillFile({ directory, log, fileSystem: options.fileSystem ?? nodeFileSystem });
+  const { fileSystem = nodeFileSystem, encryptSpill = false } = options;
+  const spill = new SpillFile({ directory, encrypt: encryptSpill, log, fileSystem });
   const budget = options.memoryBudget ?? new MemoryBudget(memoryLimitBytes);
   return new OverlayDevice(base, new MemoryBlockStore({ budget, spill }), options, log);
 }

@@ -3,8 +3,9 @@ import { join } from 'node:path';
 import { UnsupportedError, UserError } from '../core/errors.ts';
 import { readChecked, writeChecked } from './checked-file.ts';
 import { errorCode, type OverlayFileSystem } from './file-system.ts';
-import { FORMAT_VERSION } from './log-format.ts';
+import { ENCRYPTED_FORMAT_VERSION, FORMAT_VERSION } from './log-format.ts';
 import type { ClosedLog } from './log-recovery.ts';
+import type { OverlayEncryption } from './segment-cipher.ts';
 
 export type LayoutValue = string | number | boolean | null;
 
@@ -27,6 +28,8 @@ export interface OverlayMetadata {
   /** Milliseconds since 1970. */
   readonly createdMs: number;
   readonly identity: OverlayIdentity;
+  /** Undefined for an overlay that is not encrypted. */
+  readonly encryption?: OverlayEncryption | undefined;
 }
 
 const METADATA_NAME = 'overlay.json';
@@ -44,11 +47,15 @@ export async function readMetadata(
     throw new UserError(`${path} is damaged: this overlay cannot be opened; move ${directory} away to begin a new one`);
   }
   const metadata = content as OverlayMetadata;
-  if (metadata.formatVersion !== FORMAT_VERSION) {
-    const message = `${directory} has overlay format ${metadata.formatVersion}; this version reads format ${FORMAT_VERSION}`;
+  if (metadata.formatVersion !== formatVersionOf(metadata.encryption)) {
+    const message = `${directory} has overlay format ${metadata.formatVersion}; this version reads formats ${FORMAT_VERSION} and ${ENCRYPTED_FORMAT_VERSION}`;
     throw new UnsupportedError(message);
   }
   return metadata;
+}
+
+export function formatVersionOf(encryption: OverlayEncryption | undefined): number {
+  return encryption === undefined ? FORMAT_VERSION : ENCRYPTED_FORMAT_VERSION;
 }
 
 export function writeMetadata(

@@ -56,11 +56,6 @@ export class OverlayDevice implements BlockDevice {
     return this.#closing !== undefined;
   }
 
-  /** Bytes the overlay may take from now on; undefined: what the disk has. Writes that wait for space try again. */
-  setLimit(limitBytes: number | undefined): void {
-    this.#gate.setLimit(limitBytes);
-  }
-
   stats(): OverlayStats {
     return this.#store.stats();
   }

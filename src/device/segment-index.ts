@@ -1,5 +1,5 @@
 /** The end of a complete segment: INDEX and END (log-format.ts). */
-import { INDEX_ENTRY_BYTES, newRecord, type RecordValues, recordKinds, sealRecord } from './log-format.ts';
+import { finishRecord, INDEX_ENTRY_BYTES, newRecord, type RecordValues, recordKinds } from './log-format.ts';
 import type { Segment } from './log-index.ts';
 import { indexTable } from './log-tables.ts';
 
@@ -9,18 +9,20 @@ export function indexRecords(
   segment: Segment,
 ): Buffer[] {
   const entries = segment.entries!.view();
-  const index = sealRecord(indexTable(entries, segment.checksums.view()), {
+  const indexValues = {
     ...values,
     kind: recordKinds.INDEX,
     detail: segment.checksums.length,
     entryCount: entries.length / (INDEX_ENTRY_BYTES / 4),
-  });
-  const end = sealRecord(newRecord(0), {
+  };
+  const index = finishRecord(indexTable(entries, segment.checksums.view()), indexValues, segment.cipher);
+  const endValues = {
     ...values,
     kind: recordKinds.END,
     position: values.position + index.length,
     detail: values.position,
     entryCount: 0,
-  });
+  };
+  const end = finishRecord(newRecord(0), endValues, segment.cipher);
   return [index, end];
 }

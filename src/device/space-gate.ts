@@ -1,7 +1,7 @@
 /**
  * Where writes wait that have found no room: the disk is full, or the overlay has reached its limit.
  *
- * A write that is refused would turn ext4 read-only and stop a database, so by default it is parked instead. Those parked
+ * A write that is refused would turn ext4 read-only and stop a database, so it is better parked. Those parked
  * stand in a line; the first tries again after a pause, when another write got through, or when the limit is raised, and
  * lets the next one try once it has landed. Later writes join the end of the line without trying. Changes without data
  * (zeroes, trims) try first, since they are what makes room. FLUSH does not come here, nor do reads.
@@ -12,6 +12,7 @@ import { OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
 import type { BlockStore, Change } from './block-store.ts';
+import { SpaceLimit } from './space-limit.ts';
 
 /** How long the first of the line waits before it tries again, unless told otherwise. Space is freed by people. */
 const RETRY_DELAY_MS = 1000;
@@ -25,7 +26,7 @@ export interface SpaceOptions {
   /** What becomes of a write without room: it waits, or it ends with OverlayError 'full'. By default 'fail'. */
   readonly onFull?: 'pause' | 'fail' | undefined;
   /** Bytes of blocks and records the overlay may take, memory and files together; undefined: what the disk has. */
-  readonly overlayLimitBytes?: number | undefined;
+  readonly overlayLimit?: SpaceLimit | undefined;
   /** Called when writes begin to wait, and when none waits any more. Must not throw. */
   readonly onHealth?: ((health: OverlayHealth) => void) | undefined;
   /** For tests: milliseconds between two attempts. */
@@ -45,8 +46,10 @@ export class SpaceGate {
   readonly #line: Parked[] = [];
   #full: OverlayError | undefined;
   #timer: NodeJS.Timeout | undefined;
-  #closed = false;
-  #limitBytes: number;
+  /** Nothing waits any more. */
+  #closed: boolean;
+  readonly #limit: SpaceLimit;
+  readonly #forgetLimit: () => void;
   /** Bytes that changes on their way to the store will take. */
   #reservedBytes = 0;
   #warnedShares = 0;
@@ -55,7 +58,9 @@ export class SpaceGate {
     this.#store = store;
     this.#options = options;
     this.#log = log;
-    this.#limitBytes = options.overlayLimitBytes ?? Number.POSITIVE_INFINITY;
+    this.#limit = options.overlayLimit ?? new SpaceLimit(undefined);
+    this.#closed = this.#limit.waitingEnds;
+    this.#forgetLimit = this.#limit.onChange(() => this.#limitChanged());
   }
 
   /** Lands the changes as the store does, or waits until it can. Rejects with OverlayError. */
@@ -81,32 +86,30 @@ export class SpaceGate {
     }
   }
 
-  /** The new limit, in bytes; undefined for none. Writes that wait try again at once. */
-  setLimit(limitBytes: number | undefined): void {
-    this.#limitBytes = limitBytes ?? Number.POSITIVE_INFINITY;
-    this.#warnedShares = 0;
-    this.#next();
-  }
-
   /** Ends what waits with OverlayError 'full'; from now on nothing waits. */
   close(): void {
+    this.#forgetLimit();
+    this.#endWaiting();
+  }
+
+  #endWaiting(): void {
     this.#closed = true;
     clearTimeout(this.#timer);
     for (const { reject } of this.#line.splice(0)) {
-      reject(new OverlayError('the device was closed while a write waited for space', { reason: 'full' }));
+      reject(new OverlayError('the server ended while a write waited for space', { reason: 'full' }));
     }
   }
 
   async #attempt(changes: readonly Change[]): Promise<void> {
-    if (this.#limitBytes === Number.POSITIVE_INFINITY) return this.#store.apply(changes);
+    if (this.#limit.bytes === Number.POSITIVE_INFINITY) return this.#store.apply(changes);
     const bytes = this.#store.roomFor(changes);
     const used = this.#store.usedBytes;
-    if (bytes > 0 && used + this.#reservedBytes + bytes > this.#limitBytes) {
+    if (bytes > 0 && used + this.#reservedBytes + bytes > this.#limit.bytes) {
       this.#store.makeRoom();
-      const limit = formatBytes(this.#limitBytes);
+      const limit = formatBytes(this.#limit.bytes);
       throw new OverlayError(`the overlay has reached its limit of ${limit}; raise it, or trim what is not needed`, {
         reason: 'full',
-        details: { limitBytes: this.#limitBytes, usedBytes: used },
+        details: { limitBytes: this.#limit.bytes, usedBytes: used },
       });
     }
     this.#reservedBytes += bytes;
@@ -126,6 +129,12 @@ export class SpaceGate {
       else this.#line.push(parked);
       this.#timer ??= setTimeout(() => this.#next(), this.#options.retryDelayMs ?? RETRY_DELAY_MS);
     });
+  }
+
+  #limitChanged(): void {
+    this.#warnedShares = 0;
+    if (this.#limit.waitingEnds) this.#endWaiting();
+    else this.#next();
   }
 
   #next(): void {
@@ -154,12 +163,12 @@ export class SpaceGate {
 
   #warn(): void {
     const used = this.#store.usedBytes;
-    const crossed = WARNING_SHARES.filter((share) => used >= share * this.#limitBytes).length;
+    const crossed = WARNING_SHARES.filter((share) => used >= share * this.#limit.bytes).length;
     if (crossed > this.#warnedShares) {
       const percent = Math.round((WARNING_SHARES[crossed - 1] ?? 0) * 100);
-      const limit = formatBytes(this.#limitBytes);
+      const limit = formatBytes(this.#limit.bytes);
       this.#log.warn(
-        { usedBytes: used, limitBytes: this.#limitBytes },
+        { usedBytes: used, limitBytes: this.#limit.bytes },
         `the overlay has reached ${percent} % of ${limit}`,
       );
     }

@@ -2,10 +2,12 @@ import { stat } from 'node:fs/promises';
 import type { ReadableDevice } from '../core/device.ts';
 import { UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
-import { DirectoryOverlays } from '../device/directory-overlays.ts';
-import type { SpaceOptions } from '../device/space-gate.ts';
+import { DirectoryOverlays, type DirectoryOverlaysOptions } from '../device/directory-overlays.ts';
 import type { LayoutParameters } from '../ext4/parameters.ts';
 import type { Overlay, OverlayIdentity, Overlays, PinnedIdentity } from './overlays.ts';
+
+/** Space and encryption of overlays in directories. */
+export type OverlaySettings = Omit<DirectoryOverlaysOptions, 'log' | 'fileSystem'>;
 
 /** Overlays that survive the process, each in a sub-directory of one directory that this process holds alone. */
 export class KeptOverlays implements Overlays {
@@ -18,13 +20,18 @@ export class KeptOverlays implements Overlays {
     this.#log = log;
   }
 
-  /** `option` is how an operator names the directory. Rejects with UserError (exit 64) if another process has it, or it cannot be made. */
-  static async open(directory: string, space: SpaceOptions, log: Log, option = '--overlay'): Promise<KeptOverlays> {
+  /** What holds for each overlay; `option` is how an operator names the directory. Rejects with UserError (exit 64) if another process has it, or it cannot be made. */
+  static async open(
+    directory: string,
+    settings: OverlaySettings,
+    log: Log,
+    option = '--overlay',
+  ): Promise<KeptOverlays> {
     const existing = await stat(directory).catch(() => undefined); // What is not there is made.
     if (existing !== undefined && !existing.isDirectory()) {
       throw new UserError(`${option} ${directory} is a file. Name a directory.`);
     }
-    return new KeptOverlays(await DirectoryOverlays.open(directory, { ...space, log }), log);
+    return new KeptOverlays(await DirectoryOverlays.open(directory, { ...settings, log }), log);
   }
 
   async pinned(key: string): Promise<PinnedIdentity | undefined> {

@@ -10,6 +10,8 @@ export interface MemoryOverlaysOptions {
   readonly memoryBytesMax: number;
   /** Where that file is made; undefined: the system's choice, unless that is a tmpfs. */
   readonly tempDir: string | undefined;
+  /** What goes to that file is encrypted. */
+  readonly encryptSpill: boolean;
   /** What happens when there is no room. */
   readonly space: SpaceOptions;
   readonly log: Log;
@@ -31,8 +33,8 @@ export class MemoryOverlays implements Overlays {
   async keyOf(): Promise<undefined> {}
 
   open(_key: string, base: ReadableDevice): Promise<Overlay> {
-    const { tempDir, log, space } = this.#options;
-    return openMemoryOverlay(base, { ...space, memoryBudget: this.#budget, tempDir, log });
+    const { tempDir, encryptSpill, log, space } = this.#options;
+    return openMemoryOverlay(base, { ...space, memoryBudget: this.#budget, tempDir, encryptSpill, log });
   }
 
   async close(): Promise<void> {}

@@ -20,6 +20,8 @@ import { PooledDecoder } from '../workers/pool.ts';
 export type ContentSource = (parts: {
   readonly decoder: Decoder;
   readonly counters: ReadCounters;
+  /** What it writes to disks must be encrypted, too. */
+  readonly isEncrypted: boolean;
 }) => Promise<ChunkStore>;
 
 export interface StoreOptions {
@@ -93,7 +95,7 @@ export class OpenStore {
     closers.add(() => decoder.close());
     const budget = new ByteBudget(options.inflightBytesMax);
     const native = new KlosetChunkStore({ repository, decoder, budget, counters });
-    const foreign = await options.contentSource?.({ decoder, counters });
+    const foreign = await options.contentSource?.({ decoder, counters, isEncrypted: repository.isEncrypted });
     // Metadata is read once, while a snapshot is opened: beside a foreign source it needs no cache to speak of.
     const metadataBytesMax = foreign === undefined ? options.cacheBytesMax : METADATA_CACHE_BYTES_MAX;
     const metadataChunks = new ChunkCache(native, { bytesMax: metadataBytesMax });

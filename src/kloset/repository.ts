@@ -100,6 +100,15 @@ export class Repository {
     return this.#store.location;
   }
 
+  get isEncrypted(): boolean {
+    return this.codecParameters.encryption !== undefined;
+  }
+
+  /** The key of one of our own files beside this store; see deriveFileKey. */
+  fileKey(purpose: string, salt: Uint8Array): KeyObject {
+    return deriveFileKey(this.codecParameters.macKey, purpose, salt);
+  }
+
   /** 32-byte ids of all snapshots that are not deleted. */
   snapshots(): readonly Uint8Array[] {
     return this.#states.locations.snapshots();

@@ -24,7 +24,11 @@ export interface PlakarCatOptions {
   /** Child processes that run at once; up to PARKED_STREAMS_MAX more stand still. Default CONCURRENCY_DEFAULT. */
   readonly concurrency?: number | undefined;
   /** Where chunks that passed are kept, and how many bytes of them at most (default: as the disk takes). */
-  readonly spool: { readonly directory: string; readonly bytesMax?: number | undefined };
+  readonly spool: {
+    readonly directory: string;
+    readonly bytesMax?: number | undefined;
+    readonly encrypt?: boolean | undefined;
+  };
   /** A child that writes nothing for so long although we read is given up. Default IDLE_TIMEOUT_MS_DEFAULT. */
   readonly idleTimeoutMs?: number | undefined;
   /** From SIGTERM to SIGKILL. Default KILL_GRACE_MS_DEFAULT. */

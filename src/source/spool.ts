@@ -7,15 +7,18 @@
  *
  * Memory: about 150 bytes a chunk, and the chunks being written.
  */
-import { randomUUID } from 'node:crypto';
+import { createSecretKey, randomBytes, randomUUID } from 'node:crypto';
 import { type FileHandle, open, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { exitCodes, UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
+import { SEAL_BYTES, Sealer } from '../core/sealer.ts';
 import { formatBytes } from '../core/units.ts';
 
 export interface SpoolOptions {
   readonly directory: string;
+  /** The chunks are of an encrypted store: they are encrypted, with a key that is in memory only. Default: they are not. */
+  readonly encrypt?: boolean | undefined;
   /** Bytes of chunks; default: no limit but the disk's. */
   readonly bytesMax?: number | undefined;
   readonly log: Log;
@@ -28,10 +31,14 @@ export function macKey(mac: Uint8Array): MacKey {
   return Buffer.from(mac.buffer, mac.byteOffset, mac.byteLength).toString('latin1') as MacKey;
 }
 
+/** Bytes of the key of an encrypted spool. */
+const KEY_BYTES = 32;
+
 export class Spool {
   readonly #directory: string;
   readonly #bytesMax: number;
   readonly #log: Log;
+  readonly #sealer: Sealer | undefined;
   readonly #places = new Map<MacKey, { readonly offset: number; readonly length: number }>();
   /** Chunks on their way to the disk: readable from the moment `keep` is called. */
   readonly #writing = new Map<MacKey, Uint8Array>();
@@ -40,7 +47,8 @@ export class Spool {
   #keeping = true;
   #closed = false;
 
-  constructor({ directory, bytesMax = Number.POSITIVE_INFINITY, log }: SpoolOptions) {
+  constructor({ directory, encrypt = false, bytesMax = Number.POSITIVE_INFINITY, log }: SpoolOptions) {
+    this.#sealer = encrypt ? Sealer.forSealing(createSecretKey(randomBytes(KEY_BYTES))) : undefined;
     this.#directory = directory;
     this.#bytesMax = bytesMax;
     this.#log = log;
@@ -78,17 +86,18 @@ export class Spool {
    */
   async keep(key: MacKey, bytes: Uint8Array): Promise<void> {
     if (!this.#keeping || this.has(key)) return;
-    if (this.#end + bytes.byteLength > this.#bytesMax) {
+    const length = bytes.byteLength + (this.#sealer === undefined ? 0 : SEAL_BYTES);
+    if (this.#end + length > this.#bytesMax) {
       this.#stopKeeping(`its limit of ${formatBytes(this.#bytesMax)} is reached`);
       return;
     }
     const offset = this.#end;
-    this.#end += bytes.byteLength;
+    this.#end += length;
     this.#writing.set(key, bytes);
     try {
-      await writeFully(await this.#handle(), bytes, offset);
+      await writeFully(await this.#handle(), this.#sealed(bytes, offset), offset);
       // Unless it was forgotten meanwhile.
-      if (this.#writing.get(key) === bytes) this.#places.set(key, { offset, length: bytes.byteLength });
+      if (this.#writing.get(key) === bytes) this.#places.set(key, { offset, length });
     } catch (error) {
       this.#stopKeeping(`a write failed (${reasonOf(error)})`);
     } finally {
@@ -103,7 +112,7 @@ export class Spool {
     const place = this.#places.get(key);
     if (place === undefined || this.#closed) return undefined;
     try {
-      return await readFully(await this.#handle(), place);
+      return this.#opened(await readFully(await this.#handle(), place), place.offset);
     } catch (error) {
       if (!this.#closed) this.forget(key, `a read failed (${reasonOf(error)})`);
       return undefined;
@@ -134,6 +143,20 @@ export class Spool {
     await handle?.close();
   }
 
+  #sealed(bytes: Uint8Array, offset: number): Uint8Array {
+    if (this.#sealer === undefined) return bytes;
+    const sealed = Buffer.allocUnsafe(bytes.byteLength + SEAL_BYTES);
+    this.#sealer.seal(bytes, placeContext(offset), sealed);
+    return sealed;
+  }
+
+  #opened(stored: Uint8Array, offset: number): Uint8Array {
+    if (this.#sealer === undefined) return stored;
+    const bytes = Buffer.allocUnsafe(stored.byteLength - SEAL_BYTES);
+    if (!this.#sealer.open(stored, placeContext(offset), bytes)) throw new Error('it is not what was written');
+    return bytes;
+  }
+
   #handle(): Promise<FileHandle> {
     if (this.#closed) return Promise.reject(new Error('the spool is closed'));
     this.#file ??= createUnlinked(this.#directory);
@@ -148,6 +171,13 @@ export class Spool {
       `no more file contents are kept in ${this.#directory}: ${reason}; reads go on, but some contents will be streamed more than once`,
     );
   }
+}
+
+/** What is kept is valid in its place only. */
+function placeContext(offset: number): Buffer {
+  const context = Buffer.alloc(8);
+  context.writeBigUInt64LE(BigInt(offset));
+  return context;
 }
 
 async function createUnlinked(directory: string): Promise<FileHandle> {

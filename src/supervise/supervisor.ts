@@ -281,6 +281,8 @@ export interface SuperviseOptions extends Pick<SupervisorOptions, 'log' | 'share
   /** The command line's main file, and the words given to it. */
   readonly script: string;
   readonly argv: readonly string[];
+  /** SIGHUP goes to the worker, too. */
+  readonly handsOnHangup: boolean;
   /** The store's passphrase; called when the first worker finds that it needs one. */
   passphrase(): Promise<Uint8Array>;
   /** Opens the ways in. Returns what is to be done when the first worker serves, told whether the store is encrypted. */
@@ -303,6 +305,7 @@ export async function supervise({ script, argv, open, ...options }: SuperviseOpt
       startWorker({ script, argv, socketPath: join(folder, `${generation}.sock`), passphrase }),
   });
   handSignals(supervisor, options.log);
+  if (options.handsOnHangup) process.on('SIGHUP', () => supervisor.signal('SIGHUP'));
   try {
     const onReady = await open(supervisor);
     return await supervisor.run(() => onReady(found !== undefined));

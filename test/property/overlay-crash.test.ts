@@ -9,9 +9,12 @@ const runs = Number(process.env.OVERLAY_CUTS ?? 2);
 describe('after a crash, an overlay is the state of a prefix of the writes that has all flushed ones', () => {
   for (let round = 0; round < runs; round++) {
     const seed = runSeed() * 1000 + round;
-    it(`whatever was left (seed ${seed})`, { timeout: 600_000 }, async () => {
+    const encrypted = round % 2 === 1;
+    it(`whatever was left of ${encrypted ? 'an encrypted' : 'a plain'} one (seed ${seed})`, {
+      timeout: 600_000,
+    }, async () => {
       const random = seededRandom(seed);
-      const run = await runWorkload(random, 120);
+      const run = await runWorkload(random, 120, { encrypted });
       const { operations } = run.fileSystem;
       const failures: string[] = [];
       let cuts = 0;
@@ -34,6 +37,7 @@ describe('after a crash, an overlay is the state of a prefix of the writes that 
         }
       }
       expect(failures.slice(0, 5), `${failures.length} of ${cuts} crashes`).toEqual([]);
+      console.log('cuts', cuts);
       expect(cuts).toBeGreaterThan(1000);
     });
   }

@@ -13,8 +13,8 @@ interface Outcome {
 }
 
 /** Opens a damaged overlay. Rejects if it serves a wrong byte as if it were well. */
-async function openDamaged(image: Image, content: Buffer): Promise<Outcome> {
-  const device = await openCrashDevice(new CrashFileSystem(image));
+async function openDamaged(image: Image, content: Buffer, encrypted: boolean): Promise<Outcome> {
+  const device = await openCrashDevice(new CrashFileSystem(image), 60_000, { encrypted });
   let refusedBlocks = 0;
   for (let block = 0; block < content.length / BLOCK_SIZE; block++) {
     const got = Buffer.alloc(BLOCK_SIZE);
@@ -39,12 +39,15 @@ async function openDamaged(image: Image, content: Buffer): Promise<Outcome> {
 }
 
 /** An overlay after a workload, all of it durable: closed, or left by a killed process. */
-async function durableImage(seed: number, closed: boolean): Promise<{ image: Image; content: Buffer }> {
-  const run = await runWorkload(seededRandom(seed), 60, 0);
+async function durableImage(
+  seed: number,
+  { closed, encrypted }: { closed: boolean; encrypted: boolean },
+): Promise<{ image: Image; content: Buffer }> {
+  const run = await runWorkload(seededRandom(seed), 60, { reopenChance: 0, encrypted });
   const content = run.states.at(-1)!;
   if (closed) return { image: run.fileSystem.image(), content };
   const fileSystem = new CrashFileSystem(run.fileSystem.image());
-  const device = await openCrashDevice(fileSystem);
+  const device = await openCrashDevice(fileSystem, 60_000, { encrypted });
   const random = seededRandom(seed + 1);
   for (let step = 0; step < 12; step++) {
     const data = random.fill(Buffer.alloc(1 + random.below(3 * BLOCK_SIZE)));
@@ -58,12 +61,19 @@ async function durableImage(seed: number, closed: boolean): Promise<{ image: Ima
 }
 
 describe('damage to an overlay is detected, never served', () => {
-  for (const closed of [true, false]) {
+  for (const [closed, encrypted] of [
+    [true, false],
+    [false, false],
+    [true, true],
+    [false, true],
+  ] as const) {
     const seed = runSeed() * 10 + (closed ? 1 : 0);
-    const state = closed ? 'that was closed' : 'of a killed process';
+    const state = `${closed ? 'that was closed' : 'of a killed process'}${encrypted ? ', encrypted' : ''}`;
+    const made = () => durableImage(seed, { closed, encrypted });
+    const judge = (image: Image, content: Buffer) => openDamaged(image, content, encrypted);
     it(`one changed byte anywhere, in an overlay ${state} (seed ${seed})`, { timeout: 300_000 }, async () => {
-      const { image, content } = await durableImage(seed, closed);
-      expect(await openDamaged(image, content)).toEqual({ refusedBlocks: 0, readOnly: false });
+      const { image, content } = await made();
+      expect(await judge(image, content)).toEqual({ refusedBlocks: 0, readOnly: false });
       const random = seededRandom(seed);
       const paths = [...image.keys()].filter((path) => image.get(path)!.length > 0);
       let detected = 0;
@@ -73,7 +83,7 @@ describe('damage to an overlay is detected, never served', () => {
         // Half of the flips near the start and end of records, where headers are.
         const at = random.chance(0.5) ? random.below(bytes.length) : Math.max(0, bytes.length - 1 - random.below(600));
         bytes[at]! ^= 1 << random.below(8);
-        const outcome = await openDamaged(new Map(image).set(path, bytes), content).catch((error: unknown) => {
+        const outcome = await judge(new Map(image).set(path, bytes), content).catch((error: unknown) => {
           throw new Error(`byte ${at} of ${path} changed`, { cause: error });
         });
         if (outcome.readOnly || outcome.refusedBlocks > 0) detected++;
@@ -82,19 +92,18 @@ describe('damage to an overlay is detected, never served', () => {
     });
 
     it(`a missing or shortened file, in an overlay ${state} (seed ${seed})`, async () => {
-      const { image, content } = await durableImage(seed, closed);
+      const { image, content } = await made();
       const logs = [...image.keys()].filter((path) => path.includes('/log-')).sort();
       for (const path of logs) {
         const without = new Map(image);
         without.delete(path);
-        if (closed || path !== logs.at(-1))
-          expect(await openDamaged(without, content)).toMatchObject({ readOnly: true });
+        if (closed || path !== logs.at(-1)) expect(await judge(without, content)).toMatchObject({ readOnly: true });
         const bytes = image.get(path)!;
         for (const part of [0.1, 0.5, 0.9]) {
           const short = new Map(image).set(path, bytes.subarray(0, bytes.length * part));
           // The end of a log that was never closed may be torn: what is gone was said to be durable only behind it.
           if (!closed && path === logs.at(-1)) continue;
-          const { readOnly, refusedBlocks } = await openDamaged(short, content);
+          const { readOnly, refusedBlocks } = await judge(short, content);
           expect(readOnly || refusedBlocks >= 0).toBe(true);
         }
       }

@@ -4,6 +4,7 @@ import type { Log } from '../../src/core/log.ts';
 import { BLOCK_SIZE } from '../../src/core/units.ts';
 import { openMemoryOverlay } from '../../src/device/memory-overlay.ts';
 import type { OverlayHealth } from '../../src/device/space-gate.ts';
+import { SpaceLimit } from '../../src/device/space-limit.ts';
 import { MemoryDevice } from '../support/memory-device.ts';
 import { CrashFileSystem, systemError } from '../support/overlay-crash-fs.ts';
 import { baseContent, openCrashDevice } from '../support/overlay-crash-run.ts';
@@ -99,7 +100,8 @@ describe('writes without room wait', () => {
   it('where the overlay has reached its limit, until that is raised; with warnings on the way', async () => {
     const fileSystem = new CrashFileSystem();
     const { options, warnings, errors, states, became } = pausing(NEVER_MS);
-    const device = await openCrashDevice(fileSystem, 1_000_000, { ...options, overlayLimitBytes: 10.5 * BLOCK_SIZE });
+    const overlayLimit = new SpaceLimit(10.5 * BLOCK_SIZE);
+    const device = await openCrashDevice(fileSystem, 1_000_000, { ...options, overlayLimit });
     const content = Buffer.from(baseContent);
     const write = (block: number) => {
       content.fill(block + 1, block * BLOCK_SIZE, (block + 1) * BLOCK_SIZE);
@@ -113,7 +115,7 @@ describe('writes without room wait', () => {
     await became(1);
     await device.trim({ offset: 0, length: BLOCK_SIZE }, { fua: true });
     content.fill(0, 0, BLOCK_SIZE);
-    device.setLimit(undefined);
+    overlayLimit.change(undefined);
     await Promise.all(parked);
     await became(2);
     expect([states, errors.length]).toEqual([['full', 'ok'], 1]);
@@ -124,7 +126,11 @@ describe('writes without room wait', () => {
   it('in memory too: trimming what is not needed makes room; without pausing they are refused', async () => {
     const base = Buffer.alloc(32 * BLOCK_SIZE, 9);
     const { options, became } = pausing(NEVER_MS);
-    const limits = { memoryLimitBytes: 4 * BLOCK_SIZE, overlayLimitBytes: 10 * BLOCK_SIZE, tempDir: tmpdir() };
+    const limits = {
+      memoryLimitBytes: 4 * BLOCK_SIZE,
+      overlayLimit: new SpaceLimit(10 * BLOCK_SIZE),
+      tempDir: tmpdir(),
+    };
     const device = await openMemoryOverlay(new MemoryDevice(Buffer.from(base)), { ...options, ...limits });
     const content = Buffer.from(base).fill(1, 0, 10 * BLOCK_SIZE);
     await device.write(0, content.subarray(0, 10 * BLOCK_SIZE), { fua: false });

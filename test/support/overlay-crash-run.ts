@@ -1,10 +1,13 @@
 /** Runs a random workload on an overlay in a CrashFileSystem, and judges what is left after a crash. */
+import { createHash, createSecretKey } from 'node:crypto';
 import type { BlockDevice } from '../../src/core/device.ts';
 import { type Log, silentLog } from '../../src/core/log.ts';
 import { BLOCK_SIZE } from '../../src/core/units.ts';
 import { openLogDevice } from '../../src/device/directory-overlays.ts';
-import { FORMAT_VERSION } from '../../src/device/log-format.ts';
+import { ENCRYPTED_FORMAT_VERSION, FORMAT_VERSION } from '../../src/device/log-format.ts';
 import type { OverlayDevice } from '../../src/device/overlay.ts';
+import type { OverlayMetadata } from '../../src/device/overlay-metadata.ts';
+import { newEncryption, type OverlayKeySource } from '../../src/device/segment-cipher.ts';
 import type { SpaceOptions } from '../../src/device/space-gate.ts';
 import { MemoryDevice } from './memory-device.ts';
 import { type CrashFileSystem, CrashFileSystem as FileSystem, type Image } from './overlay-crash-fs.ts';
@@ -14,13 +17,22 @@ import { type Random, seededRandom } from './overlay-random.ts';
 export const DIRECTORY = '/overlay';
 const BLOCKS = 32;
 export const baseContent = seededRandom(11).fill(Buffer.alloc(BLOCKS * BLOCK_SIZE));
-export const metadata = {
+/** Keys of the encrypted ones, as a store's key would give them. */
+export const keyFor: OverlayKeySource = (salt) =>
+  createSecretKey(createHash('sha256').update('key').update(salt).digest());
+export const metadata: OverlayMetadata = {
   formatVersion: FORMAT_VERSION,
   overlayId: '0123456789abcdef',
   exportKey: 'crash',
   sizeBytes: baseContent.length,
   createdMs: 0,
   identity: { snapshotId: '', path: '/', layout: {} },
+};
+
+export const encryptedMetadata: OverlayMetadata = {
+  ...metadata,
+  formatVersion: ENCRYPTED_FORMAT_VERSION,
+  encryption: newEncryption(keyFor),
 };
 
 /** A moment of the run: after `operations` operations, steps below `issued` had been asked for, those below `flushed` were promised. */
@@ -36,15 +48,22 @@ export interface Run {
   /** content after the first k steps */
   readonly states: readonly Buffer[];
   readonly moments: readonly Moment[];
+  readonly encrypted: boolean;
+}
+
+export interface CrashDeviceOptions extends SpaceOptions {
+  readonly log?: Log;
+  readonly encrypted?: boolean;
 }
 
 export function openCrashDevice(
   fileSystem: CrashFileSystem,
   segmentBytes = 60_000,
-  more: SpaceOptions & { readonly log?: Log } = {},
+  { encrypted = false, ...more }: CrashDeviceOptions = {},
 ): Promise<OverlayDevice> {
   const base = new MemoryDevice(Buffer.from(baseContent));
-  return openLogDevice(DIRECTORY, metadata, base, { log: silentLog, ...more, fileSystem, segmentBytes });
+  const about = encrypted ? encryptedMetadata : metadata;
+  return openLogDevice(DIRECTORY, about, base, { log: silentLog, keyFor, ...more, fileSystem, segmentBytes });
 }
 
 /** Resolves once the log has been told of the last fdatasync: its MARK is written. */
@@ -54,9 +73,14 @@ export async function untilMarked({ operations }: CrashFileSystem): Promise<void
 }
 
 /** `count` random steps, one after the other, with FLUSHes, FUA and reopenings between them. */
-export async function runWorkload(random: Random, count: number, reopenChance = 0.02): Promise<Run> {
+export async function runWorkload(
+  random: Random,
+  count: number,
+  { reopenChance = 0.02, encrypted = false }: { reopenChance?: number; encrypted?: boolean } = {},
+): Promise<Run> {
   const fileSystem = new FileSystem();
-  let device: BlockDevice = await openCrashDevice(fileSystem);
+  const open = () => openCrashDevice(fileSystem, 60_000, { encrypted });
+  let device: BlockDevice = await open();
   const steps: Step[] = [];
   const states = [Buffer.from(baseContent)];
   const moments: Moment[] = [];
@@ -86,12 +110,12 @@ export async function runWorkload(random: Random, count: number, reopenChance = 
       await device.close();
       flushed = steps.length;
       note();
-      device = await openCrashDevice(fileSystem);
+      device = await open();
       note();
     }
   }
   await device.close();
-  return { fileSystem, steps, states, moments };
+  return { fileSystem, steps, states, moments, encrypted };
 }
 
 /** What was promised when the run had done `operations` operations. */
@@ -111,7 +135,8 @@ export function momentAt({ moments, steps }: Run, operations: number): Moment {
 /** Opens what a crash left and says what is wrong with it; undefined if it keeps the promise. */
 export async function judge(run: Run, image: Image, { issued, flushed }: Moment): Promise<string | undefined> {
   const fileSystem = new FileSystem(image);
-  const device = await openCrashDevice(fileSystem);
+  const open = (left: FileSystem) => openCrashDevice(left, 60_000, { encrypted: run.encrypted });
+  const device = await open(fileSystem);
   if (device.readOnlyReason !== undefined) return `read-only: ${device.readOnlyReason}`;
   const got = Buffer.alloc(baseContent.length);
   await device.read(0, got);
@@ -120,11 +145,18 @@ export async function judge(run: Run, image: Image, { issued, flushed }: Moment)
     const any = run.states.findIndex((one) => one.equals(got));
     return any < 0 ? 'no state of the run' : `state ${any}, promised was one from ${flushed} to ${issued}`;
   }
-  return goOn(fileSystem, device, got);
+  return goOn(fileSystem, { device, open, content: got });
 }
 
 /** What was recovered must take writes, and be there after the next crash and the next opening. */
-async function goOn(fileSystem: CrashFileSystem, device: OverlayDevice, content: Buffer): Promise<string | undefined> {
+async function goOn(
+  fileSystem: CrashFileSystem,
+  {
+    device,
+    open,
+    content,
+  }: { device: OverlayDevice; open: (left: CrashFileSystem) => Promise<OverlayDevice>; content: Buffer },
+): Promise<string | undefined> {
   const data = Buffer.alloc(BLOCK_SIZE + 100, 0x77);
   await device.write(1000, data, { fua: true });
   data.copy(content, 1000);
@@ -134,7 +166,7 @@ async function goOn(fileSystem: CrashFileSystem, device: OverlayDevice, content:
     ['a second crash', image],
     ['closing', fileSystem.image()],
   ] as const) {
-    const again = await openCrashDevice(new FileSystem(left));
+    const again = await open(new FileSystem(left));
     const got = Buffer.alloc(content.length);
     if (again.readOnlyReason !== undefined) return `read-only after ${what}: ${again.readOnlyReason}`;
     await again.read(0, got);

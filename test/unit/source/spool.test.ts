@@ -1,6 +1,6 @@
 import { execFileSync } from 'node:child_process';
 import { createHash, randomBytes } from 'node:crypto';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { UserError } from '../../../src/core/errors.ts';
@@ -11,15 +11,31 @@ import { requires } from '../../support/requires.ts';
 
 const cleanup = cleanupAfterEach();
 
-function makeSpool({ directory = temporaryFolder(cleanup), bytesMax }: { directory?: string; bytesMax?: number } = {}) {
+function makeSpool({
+  directory = temporaryFolder(cleanup),
+  ...limits
+}: {
+  directory?: string;
+  bytesMax?: number;
+  encrypt?: boolean;
+} = {}) {
   const log = new LogRecorder();
-  const spool = new Spool({ directory, bytesMax, log });
+  const spool = new Spool({ directory, ...limits, log });
   cleanup.add(() => spool.close());
   return { spool, log, directory };
 }
 
 function chunk(bytes: Uint8Array) {
   return { key: macKey(createHash('sha256').update(bytes).digest()), bytes };
+}
+
+/** Undefined for a descriptor that is gone already, as that of the list itself. */
+function linkOf(path: string): string | undefined {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return undefined;
+  }
 }
 
 describe('the spool', () => {
@@ -31,6 +47,22 @@ describe('the spool', () => {
     await Promise.all(writes);
     for (const { key, bytes } of chunks) expect(await spool.read(key)).toEqual(bytes);
     expect(spool.sizeBytes).toBe(104_097);
+  });
+
+  test('shows nothing of what it keeps of an encrypted store, and gives it back', async () => {
+    const { spool, directory } = makeSpool({ encrypt: true });
+    const marker = 'not for everybody ';
+    const { key, bytes } = chunk(Buffer.from(marker.repeat(5000)));
+    await spool.keep(key, bytes);
+    expect(await spool.read(key)).toEqual(bytes);
+    const ours = readdirSync('/proc/self/fd').map((fd) => join('/proc/self/fd', fd));
+    const file = ours.find((path) => linkOf(path)?.startsWith(directory));
+    const stored = readFileSync(file!);
+    expect(stored.length).toBe(bytes.length + 24);
+    expect(stored.includes(marker)).toBe(false);
+    stored[9]! ^= 1;
+    writeFileSync(file!, stored);
+    expect(await spool.read(key), 'what was changed').toBe(undefined);
   });
 
   test('keeps a chunk once', async () => {
