@@ -97,6 +97,7 @@ export async function startPg(
   const overlays = new MemoryOverlays({
     memoryBytesMax: OVERLAY_MEMORY_BYTES_DEFAULT,
     tempDir: undefined,
+    encryptSpill: store.repository.isEncrypted,
     space: { onFull: 'fail' },
     log,
   });
