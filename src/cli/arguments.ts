@@ -11,11 +11,26 @@ export interface GlobalArguments extends CacheArguments {
   /** Undefined: plakar's default. */
   readonly store: string | undefined;
   readonly keyfile: string | undefined;
+  readonly fetchTimeout: string;
+  readonly fetchConcurrency: string;
+  readonly ignoreDamagedStates: boolean;
+  /** The plakar program. */
+  readonly plakar: string;
+  readonly throughPlakar: boolean;
+  readonly allowOpenLoopback: boolean;
   readonly logLevel: LogLevel;
 }
 
 /** plakar's global options that take a value: skipped when its `at` is looked for. */
-const GLOBAL_WITH_VALUE = ['--keyfile', '--store', '--log-level', '--cache-dir'];
+const GLOBAL_WITH_VALUE = [
+  '--keyfile',
+  '--store',
+  '--log-level',
+  '--cache-dir',
+  '--fetch-timeout',
+  '--fetch-concurrency',
+  '--plakar',
+];
 
 /**
  * `-keyfile F` becomes `--keyfile F`, and `at LOCATION serve` becomes `serve --store LOCATION`. What follows `--` is
@@ -44,6 +59,22 @@ export function sizeOption(name: string, text: string): number {
   if (bytes === undefined)
     throw new UserError(`--${name} ${text}: write a size such as 512M, 10G or a number of bytes.`);
   return bytes;
+}
+
+/** Milliseconds of `90s`, `5m`, `1h`, `250ms` or a number of seconds. Throws UserError. */
+export function durationOption(name: string, text: string): number {
+  const [, number, unit = 's'] = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text.trim()) ?? [];
+  const ms = Number(number) * { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[unit as 'ms' | 's' | 'm' | 'h'];
+  // Longer timers than that do not exist (2 ** 31 - 1 ms).
+  if (!(ms < 2 ** 31)) throw new UserError(`--${name} ${text}: write a time such as 90s, 5m or 1h; 24 days at most.`);
+  return ms;
+}
+
+/** A whole number within bounds. Throws UserError. */
+export function countOption(name: string, text: string, { min, max }: { min: number; max: number }): number {
+  const count = /^\d{1,9}$/.test(text) ? Number(text) : Number.NaN;
+  if (!(count >= min && count <= max)) throw new UserError(`--${name} ${text}: write a number from ${min} to ${max}.`);
+  return count;
 }
 
 /** A default as an option's value would be written. */

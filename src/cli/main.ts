@@ -23,6 +23,7 @@ import { pgCommand } from './pg.ts';
 import { serveCommand } from './serve.ts';
 import { snapshotsCommand } from './snapshots.ts';
 import { statusCommand } from './status.ts';
+import { storeOptions } from './store-options.ts';
 
 function packageVersion(): string {
   const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
@@ -33,23 +34,11 @@ function packageVersion(): string {
 const REPEATABLE = ['listen', 'allow', 'snapshots', 'tablespace', '_', '--'];
 
 async function main(): Promise<void> {
-  const parser = yargs(normaliseArguments(process.argv.slice(2)))
+  const parser = storeOptions(yargs(normaliseArguments(process.argv.slice(2))))
     .scriptName('kloset-nbd')
     .usage(
       '$0 <command>\n\nServes snapshots of a Kloset store (plakar) as writable ext4 disks over NBD, without restoring them.',
     )
-    .option('store', {
-      describe:
-        "The store's location, as for plakar's at: kloset-nbd at LOCATION COMMAND. @NAME: from plakar's configuration",
-      type: 'string',
-      requiresArg: true,
-      defaultDescription: "PLAKAR_REPOSITORY, plakar's default store, or ~/.plakar",
-    })
-    .option('keyfile', {
-      describe: "File that holds the store's passphrase; else plakar's configuration, PLAKAR_PASSPHRASE, or a prompt",
-      type: 'string',
-      requiresArg: true,
-    })
     .options(cacheOptions)
     .option('log-level', { describe: 'What is logged to standard error', choices: logLevels, default: 'info' as const })
     .command(serveCommand)

@@ -5,7 +5,6 @@ import { defaultSize } from './arguments.ts';
 
 export interface ReadArguments {
   readonly source: 'native' | 'plakar';
-  readonly plakar: string;
   readonly cacheMemory: string;
   readonly inflightMemory: string;
 }
@@ -17,12 +16,6 @@ export function readOptions<T>(yargs: Argv<T>) {
       describe: "Who reads file contents: kloset-nbd itself, or the installed plakar's cat",
       choices: ['native', 'plakar'] as const,
       default: 'native' as const,
-    })
-    .option('plakar', {
-      describe: 'The plakar program for --source plakar',
-      type: 'string',
-      requiresArg: true,
-      default: 'plakar',
     })
     .option('cache-memory', {
       describe: 'Memory for decoded chunks',

@@ -1,3 +1,4 @@
+import type { Health } from '../core/health.ts';
 import { formatBytes } from '../core/units.ts';
 import type { OpenStore } from '../exports/open-store.ts';
 import type { SnapshotExports } from '../exports/snapshot-exports.ts';
@@ -18,9 +19,17 @@ export interface Report {
   readonly decodeAmplification: number | undefined;
   /** Bytes of all open devices that differ from their snapshots. */
   readonly overlayBytes: number;
+  readonly status: 'ok' | 'degraded';
+  /** Why it is degraded, one line each. */
+  readonly reasons: readonly string[];
 }
 
-export function makeReport(parts: { store: OpenStore; exports: SnapshotExports; server: NbdServer }): Report {
+export function makeReport(parts: {
+  store: OpenStore;
+  exports: SnapshotExports;
+  server: NbdServer;
+  health: Health;
+}): Report {
   const { storeBytes, decodedBytes, chunksFetched, chunksFetchedTwice } = parts.store.counters;
   const askedBytes = parts.server.counters.bytesRead;
   const ratio = (bytes: number) => (askedBytes === 0 ? undefined : Number((bytes / askedBytes).toFixed(3)));
@@ -33,6 +42,7 @@ export function makeReport(parts: { store: OpenStore; exports: SnapshotExports; 
     storeAmplification: ratio(storeBytes),
     decodeAmplification: ratio(decodedBytes),
     overlayBytes: parts.exports.overlayBytes,
+    ...parts.health.report(),
   };
 }
 
@@ -45,6 +55,7 @@ export function describeReport(report: Report): string {
   return (
     `Clients asked for ${formatBytes(report.askedBytes)}; fetched from the store ${formatBytes(report.storeBytes)}, ` +
     `decoded ${formatBytes(report.decodedBytes)}, ${report.chunksFetched} chunks (${report.chunksFetchedTwice} twice)` +
-    `${amplification}; overlay ${formatBytes(report.overlayBytes)}.`
+    `${amplification}; overlay ${formatBytes(report.overlayBytes)}. ` +
+    `Health: ${report.status === 'ok' ? 'ok' : `degraded: ${report.reasons.join('; ')}`}.`
   );
 }

@@ -1,16 +1,19 @@
 import type { Argv, CommandModule } from 'yargs';
 import { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
+import { Health } from '../core/health.ts';
 import type { Log } from '../core/log.ts';
 import { parsePlacedSelector } from '../exports/composition.ts';
 import { OpenStore } from '../exports/open-store.ts';
 import { SnapshotExports } from '../exports/snapshot-exports.ts';
+import { StoreWatch } from '../exports/store-watch.ts';
+import { REFRESH_MS_DEFAULT } from '../kloset/fetch-limits.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { createLog } from '../observability/log.ts';
 import { answerSupervisor, becomeWorker, passphraseFromSupervisor } from '../supervise/control.ts';
 import { supervise } from '../supervise/supervisor.ts';
 import { type Access, chooseAccess, openDoors, warnOfPlainDisks, workerAccess } from './access.ts';
-import { type GlobalArguments, sizeOption } from './arguments.ts';
+import { durationOption, type GlobalArguments, sizeOption } from './arguments.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
 import { type ListenArguments, listenOptions } from './listen-options.ts';
 import { limitIsInFile } from './overlay-limit.ts';
@@ -29,6 +32,7 @@ import { reportOnSignal, runUntilSignal } from './signals.ts';
 import { chooseStore, passphraseOf } from './store.ts';
 
 interface ServeArguments extends GlobalArguments, LayoutArguments, ListenArguments, OverlayArguments, ReadArguments {
+  readonly refresh: string;
   readonly snapshots: readonly string[];
 }
 
@@ -48,6 +52,12 @@ function options(yargs: Argv<object>) {
     default: [],
   });
   return readOptions(overlayOptions(listenOptions(layoutOptions(positional))))
+    .option('refresh', {
+      describe: 'How often to look for new and deleted snapshots; 0: never',
+      type: 'string',
+      requiresArg: true,
+      default: `${REFRESH_MS_DEFAULT / 60_000}m`,
+    })
     .example('$0 serve latest', 'serve the newest snapshot on 127.0.0.1:10809')
     .example('$0 serve tag:nightly:/data --owner postgres --overlay ./work', 'a directory of a snapshot, writes kept');
 }
@@ -65,13 +75,13 @@ async function serve(given: ServeArguments): Promise<void> {
   }
   const closers = new Closers();
   try {
-    const { server, exports, store, space } = await start(given, { log, closers, access, isWorker });
+    const { server, exports, store, space, health } = await start(given, { log, closers, access, isWorker });
     if (isWorker) answerSupervisor(exports);
     const signals = runUntilSignal();
     const nbd = server(signals.stop);
     closers.add(() => nbd.close());
     report = () => {
-      const values = makeReport({ store, exports, server: nbd });
+      const values = makeReport({ store, exports, server: nbd, health });
       log.info(values, describeReport(values));
     };
     const doors = await openDoors(access, nbd, log);
@@ -135,6 +145,7 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
   const into = intoOption(given.into);
   const layout = await layoutRequest(given);
   const inflightBytes = sizeOption('inflight-memory', given.inflightMemory);
+  const everyMs = durationOption('refresh', given.refresh);
   const { plakarLocation, ...chosen } = chooseStore(given, log);
   const store = await OpenStore.open({
     ...chosen,
@@ -151,6 +162,11 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
   const exports = await SnapshotExports.create({ store, selectors, composed, into, layout, overlays, log });
   closers.add(() => exports.close());
   if (placed.length > 0) await exports.openDefault();
+  const health = new Health();
+  const watch = new StoreWatch({ store, served: () => exports.served, health, log, everyMs });
+  closers.add(() => watch.close());
+  // What is known of the store now is told at once; it was listed just before.
+  await watch.judge();
   const server = (onBug: (bug: unknown) => void) =>
     new NbdServer({
       catalog: exports,
@@ -161,5 +177,5 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
       allowed: access.allowed,
       onBug,
     });
-  return { store, exports, server, space: settings.overlayLimit };
+  return { store, exports, server, health, space: settings.overlayLimit };
 }

@@ -1,12 +1,14 @@
 import type { CacheChoice } from '../cache/cache-directory.ts';
+import { UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { Progress } from '../core/progress.ts';
+import { FETCH_CONCURRENCY_MAX } from '../kloset/fetch-limits.ts';
 import { resolveStore } from '../kloset/plakar-config.ts';
 import type { KeySource } from '../kloset/repository.ts';
 import type { KlosetStore } from '../kloset/store.ts';
 import { openResolvedStore } from '../kloset/store-location.ts';
 import { createLog } from '../observability/log.ts';
-import type { GlobalArguments } from './arguments.ts';
+import { countOption, durationOption, type GlobalArguments } from './arguments.ts';
 import { chooseCache } from './cache-options.ts';
 import { keySource } from './passphrase.ts';
 import { openProgress } from './progress.ts';
@@ -18,6 +20,7 @@ export interface ChosenStore {
   readonly keys: KeySource;
   /** What follows plakar's `at`, for a plakar that is to read the same store. */
   readonly plakarLocation: string;
+  readonly ignoreDamaged: boolean;
   /** Where its index and its snapshots' metadata are cached. */
   readonly cache: CacheChoice | undefined;
   readonly log: Log;
@@ -27,18 +30,38 @@ export interface ChosenStore {
 
 /**
  * `--store` or `at`, else PLAKAR_REPOSITORY, else the default store of plakar's configuration, else `~/.plakar`; `@NAME`
- * is looked up in that configuration. `log`: of a command that has one, which progress then goes to. Throws UserError for a name it has not, or a kind of location that is not read.
+ * is looked up in that configuration. `ownLog`: of a command that has one, which progress then goes to. Throws UserError for a name it has not, and for options that make no sense.
  */
-export function chooseStore(given: GlobalArguments, log?: Log): ChosenStore {
+export function chooseStore(given: GlobalArguments, ownLog?: Log): ChosenStore {
+  const log = ownLog ?? createLog(given.logLevel);
+  const fetchTimeoutMs = durationOption('fetch-timeout', given.fetchTimeout);
+  if (fetchTimeoutMs === 0)
+    throw new UserError('--fetch-timeout 0: no read would ever succeed; write a time such as 60s.');
+  const bounds = { min: 1, max: FETCH_CONCURRENCY_MAX };
   const resolved = resolveStore(given.store, process.env);
+  // plakar looks a name up itself, and what belongs to it.
+  const plakarLocation = given.store?.startsWith('@') ? given.store : resolved.location;
+  const store = openResolvedStore(resolved, {
+    environment: process.env,
+    fetchTimeoutMs,
+    fetchConcurrency: countOption('fetch-concurrency', given.fetchConcurrency, bounds),
+    log,
+    plakar: {
+      command: given.plakar,
+      location: plakarLocation,
+      allowOpenLoopback: given.allowOpenLoopback,
+      always: given.throughPlakar,
+    },
+  });
+  const keys = keySource({ keyfile: given.keyfile, configured: resolved });
   return {
-    store: openResolvedStore(resolved, { environment: process.env }),
-    keys: keySource({ keyfile: given.keyfile, configured: resolved }),
-    // plakar looks the name up itself, and what belongs to it.
-    plakarLocation: given.store?.startsWith('@') ? given.store : resolved.location,
+    store,
+    keys,
+    plakarLocation,
+    ignoreDamaged: given.ignoreDamagedStates,
     cache: chooseCache(given, process.env),
-    log: log ?? createLog(given.logLevel),
-    progress: openProgress(given.logLevel, log),
+    log,
+    progress: openProgress(given.logLevel, ownLog),
   };
 }
 

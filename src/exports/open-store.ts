@@ -4,11 +4,11 @@ import { Closers } from '../core/closers.ts';
 import { ByteBudget } from '../core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
-import { type Log, silentLog } from '../core/log.ts';
-import { type Progress, silentProgress } from '../core/progress.ts';
+import type { Log } from '../core/log.ts';
+import type { Progress } from '../core/progress.ts';
 import { MiB } from '../core/units.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
-import { type DamagedSnapshot, listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
+import { type DamagedSnapshot, listSnapshots, type SnapshotHeader, type SnapshotListing } from '../kloset/snapshot.ts';
 import type { KlosetStore } from '../kloset/store.ts';
 import { ChunkCache } from '../source/chunk-cache.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
@@ -32,11 +32,13 @@ export interface StoreOptions {
   /** Bytes being fetched and decoded at once. */
   readonly inflightBytesMax: number;
   readonly keys: KeySource;
+  /** Opens a store without those of its states that are damaged. */
+  readonly ignoreDamaged?: boolean | undefined;
+  readonly log?: Log;
   /** Who fetches files' contents instead of our own reader, if anyone; the store closes it. */
   readonly contentSource?: ContentSource | undefined;
   /** Where what is read of the store at opening is kept for the next time; undefined: nowhere. */
   readonly cache?: CacheChoice | undefined;
-  readonly log?: Log;
   readonly progress?: Progress;
 }
 
@@ -47,10 +49,7 @@ const METADATA_CACHE_BYTES_MAX = 16 * MiB;
 export class OpenStore {
   readonly repository: Repository;
   readonly counters: ReadCounters;
-  /** Newest first; resolved once, so that `latest` means one snapshot as long as the process lives. */
-  readonly snapshots: readonly SnapshotHeader[];
-  /** Those that cannot be opened. */
-  readonly damaged: readonly DamagedSnapshot[];
+  #listing: SnapshotListing;
   readonly #closers: Closers;
   readonly #metadataChunks: ChunkCache;
   readonly #contentChunks: ChunkCache;
@@ -58,16 +57,14 @@ export class OpenStore {
   private constructor(parts: {
     repository: Repository;
     counters: ReadCounters;
-    snapshots: readonly SnapshotHeader[];
-    damaged: readonly DamagedSnapshot[];
+    listing: SnapshotListing;
     closers: Closers;
     metadataChunks: ChunkCache;
     contentChunks: ChunkCache;
   }) {
     this.repository = parts.repository;
     this.counters = parts.counters;
-    this.snapshots = parts.snapshots;
-    this.damaged = parts.damaged;
+    this.#listing = parts.listing;
     this.#closers = parts.closers;
     this.#metadataChunks = parts.metadataChunks;
     this.#contentChunks = parts.contentChunks;
@@ -87,8 +84,7 @@ export class OpenStore {
 
   static async #open(store: KlosetStore, closers: Closers, options: StoreOptions): Promise<OpenStore> {
     const counters = newReadCounters();
-    const { keys, cache, log = silentLog, progress = silentProgress } = options;
-    const repository = await Repository.open(store, { counters, keys, cache, log, progress });
+    const repository = await Repository.open(store, { ...options, counters });
     closers.add(() => repository.close());
     const listing = await listSnapshots(repository);
     const decoder = await PooledDecoder.start(repository.codecParameters);
@@ -105,7 +101,26 @@ export class OpenStore {
       contentChunks = new ChunkCache(foreign, { bytesMax: options.cacheBytesMax });
       closers.add(() => contentChunks.close());
     }
-    return new OpenStore({ repository, counters, ...listing, closers, metadataChunks, contentChunks });
+    return new OpenStore({ repository, counters, listing, closers, metadataChunks, contentChunks });
+  }
+
+  /** Newest first, as of the last refresh. */
+  get snapshots(): readonly SnapshotHeader[] {
+    return this.#listing.snapshots;
+  }
+
+  /** Those that cannot be opened. */
+  get damaged(): readonly DamagedSnapshot[] {
+    return this.#listing.damaged;
+  }
+
+  /**
+   * Lists the store's states again: snapshots that came since then are in `snapshots` afterwards, deleted ones no more.
+   * Rejects as Repository.refresh and listSnapshots do.
+   */
+  async refresh(): Promise<void> {
+    await this.repository.refresh();
+    this.#listing = await listSnapshots(this.repository, this.#listing);
   }
 
   /** Opens a snapshot, or the directory `path` of it. */

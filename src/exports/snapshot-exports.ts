@@ -95,6 +95,12 @@ export class SnapshotExports implements ExportCatalog {
     (await this.acquire(''))?.release();
   }
 
+  /** Every snapshot that a client has had, or may have by a name that the operator gave. */
+  get served(): readonly SnapshotHeader[] {
+    const targets = [...this.#named, ...this.#resolved.values()];
+    return targets.flatMap(({ parts }) => parts.map(({ header }) => header));
+  }
+
   /** Bytes of all open devices that differ from their snapshots. */
   get overlayBytes(): number {
     return this.#devices.dirtyBytes;

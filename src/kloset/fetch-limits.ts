@@ -4,6 +4,9 @@ import { KiB, MiB } from '../core/units.ts';
 /** Requests to a store under way at once; `--fetch-concurrency`. Enough to hide 30 ms of latency, polite to a server. */
 export const FETCH_CONCURRENCY_DEFAULT = 16;
 
+/** Most that `--fetch-concurrency` takes: beyond it sockets, not the store, are what is waited for. */
+export const FETCH_CONCURRENCY_MAX = 1024;
+
 /** How long a read keeps trying before it fails, milliseconds; `--fetch-timeout`. Kernels give up on a disk later than that. */
 export const FETCH_TIMEOUT_MS_DEFAULT = 60_000;
 

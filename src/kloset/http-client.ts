@@ -12,6 +12,10 @@ import { MissingResourceError, TransientStoreError } from './remote-store.ts';
 export interface HttpClientOptions {
   /** `http:` or `https:`. User and password in it are sent, and named in no message; so is its query. */
   readonly url: URL;
+  /** The Unix socket that the server listens on, instead of the URL's host and port. */
+  readonly socketPath?: string | undefined;
+  /** How messages name the store; the URL, if nothing is given. */
+  readonly name?: string | undefined;
   /** Sent as `Authorization: Bearer …`. */
   readonly authToken?: string | undefined;
   /** False accepts any certificate. */
@@ -41,9 +45,9 @@ export class HttpClient {
   #isClosed = false;
 
   constructor(options: HttpClientOptions) {
-    const { url, connectionsMax, verifyCertificate } = options;
+    const { url, connectionsMax, verifyCertificate, name } = options;
     this.#options = options;
-    this.location = `${url.origin}${url.pathname}`;
+    this.location = name ?? `${url.origin}${url.pathname}`;
     // First in, first out: under LIFO the connections at the back idle until the server closes them under a request.
     const pool = { keepAlive: true, maxSockets: connectionsMax, scheduling: 'fifo' } as const;
     this.#agent =
@@ -79,7 +83,7 @@ export class HttpClient {
 
   #send(asked: HttpRequest): Promise<IncomingMessage> {
     const { method, path, headers, signal, what } = asked;
-    const { url, authToken, stallTimeoutMs } = this.#options;
+    const { url, socketPath, authToken, stallTimeoutMs } = this.#options;
     const target = path === '' ? url : new URL(url.pathname.replace(/\/*$/, '') + path, url);
     return new Promise((resolve, reject) => {
       signal?.throwIfAborted();
@@ -89,6 +93,7 @@ export class HttpClient {
         method,
         agent: this.#agent,
         ...(signal === undefined ? {} : { signal }),
+        ...(socketPath === undefined ? {} : { socketPath }),
         headers: { 'accept-encoding': 'identity', ...authorization, ...headers },
       });
       request.setTimeout(stallTimeoutMs, () => {

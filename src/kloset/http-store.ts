@@ -16,10 +16,13 @@ const CONFIG_MAGICS = ['_KLOSET_', '_PLAKAR_'];
 export class HttpStore implements RemoteStore {
   readonly location: string;
   readonly #client: HttpClient;
+  readonly #closeServer: () => Promise<void>;
 
-  constructor(options: HttpClientOptions) {
+  /** `closeServer` is called when the store is closed, for a server that runs for it alone. */
+  constructor(options: HttpClientOptions, closeServer = async () => {}) {
     this.#client = new HttpClient(options);
     this.location = this.#client.location;
+    this.#closeServer = closeServer;
   }
 
   async readConfig(options: ReadOptions = {}): Promise<Uint8Array> {
@@ -86,6 +89,7 @@ export class HttpStore implements RemoteStore {
 
   async close(): Promise<void> {
     this.#client.close();
+    await this.#closeServer();
   }
 
   async #readRoot({ signal }: ReadOptions): Promise<Uint8Array> {

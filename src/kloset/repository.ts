@@ -124,14 +124,22 @@ export class Repository {
     return this.#states.refresh(options);
   }
 
-  /** If a snapshot was deleted: when, and when the first packfile was marked since, milliseconds since 1970. */
-  deletionOf(
-    snapshotId: string,
-  ): { readonly deletedAtMs: number; readonly markedAtMs: number | undefined } | undefined {
+  /** What is known of a snapshot's deletion; undefined for one that is not deleted. */
+  async deletionOf(snapshotId: string): Promise<SnapshotDeletion | undefined> {
     const { locations } = this.#states;
     const deletedAtMs = locations.deletedAt(snapshotId);
     if (deletedAtMs === undefined) return undefined;
-    return { deletedAtMs, markedAtMs: locations.firstPackfileMarkedSince(deletedAtMs) };
+    const places = await locations.locate(resourceTypes.snapshot, Buffer.from(snapshotId, 'hex'));
+    return {
+      deletedAtMs,
+      markedAtMs: locations.firstPackfileMarkedSince(deletedAtMs),
+      isTakenAway: places.length === 0,
+    };
+  }
+
+  /** `listener` is called whenever listing the states again brought something new. */
+  onChange(listener: () => void): void {
+    this.#states.onChange = listener;
   }
 
   /** Gives back what the index has open; the store stays the caller's. */
@@ -244,6 +252,16 @@ export class Repository {
     }
     return stored;
   }
+}
+
+/** A snapshot that was deleted: its blobs stay until maintenance has marked their packfiles and the grace period is over. */
+export interface SnapshotDeletion {
+  /** Milliseconds since 1970. */
+  readonly deletedAtMs: number;
+  /** When maintenance first marked a packfile after that, milliseconds since 1970; undefined if none has yet. */
+  readonly markedAtMs: number | undefined;
+  /** The index has no place for the snapshot's own header any more. */
+  readonly isTakenAway: boolean;
 }
 
 /** How a blob is to be fetched. */

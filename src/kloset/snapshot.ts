@@ -79,10 +79,16 @@ export interface SnapshotListing {
   readonly damaged: readonly DamagedSnapshot[];
 }
 
-/** All snapshots of the store. Rejects with StoreUnavailableError if none of their headers can be had. */
-export async function listSnapshots(repository: Repository): Promise<SnapshotListing> {
-  const read = await mapConcurrently(repository.snapshots(), METADATA_IN_FLIGHT_MAX, (id) =>
-    readOrExplain(repository, id),
+/**
+ * All snapshots of the store; the headers of an earlier listing are not read again. Rejects with StoreUnavailableError if
+ * none of their headers can be had.
+ */
+export async function listSnapshots(repository: Repository, earlier?: SnapshotListing): Promise<SnapshotListing> {
+  const known = new Map(earlier?.snapshots.map((header) => [header.id, header]));
+  const read = await mapConcurrently(
+    repository.snapshots(),
+    METADATA_IN_FLIGHT_MAX,
+    async (id) => known.get(toHex(id)) ?? readOrExplain(repository, id),
   );
   const snapshots = read.filter((header) => 'timestamp' in header);
   const unreadable = read.filter((header) => 'error' in header).sort((a, b) => (a.id < b.id ? -1 : 1));

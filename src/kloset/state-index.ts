@@ -1,4 +1,5 @@
 import { CorruptStoreError, StoreUnavailableError } from '../core/errors.ts';
+import { type Log, silentLog } from '../core/log.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { REFRESH_WHEN_MISSING_MS } from './fetch-limits.ts';
 import { LocationIndex } from './location-index.ts';
@@ -8,6 +9,8 @@ import type { ReadOptions } from './store.ts';
 export interface StateIndexOptions {
   /** Leaves out states that are damaged, instead of refusing the store because of them. */
   readonly ignoreDamaged?: boolean | undefined;
+  /** Is told of each state that is left out. */
+  readonly log?: Log | undefined;
   readonly clock?: Clock;
 }
 
@@ -21,6 +24,9 @@ const LISTINGS_MAX = 3;
 export class StateIndex {
   /** The merge of all states that are known; replaced or extended by `refresh`. */
   locations: LocationIndex;
+  /** Called when `refresh` brought something new. */
+  onChange: () => void = () => {};
+  readonly #log: Log;
   readonly #reader: StateReader;
   readonly #clock: Clock;
   #known: ReadonlySet<string>;
@@ -28,13 +34,14 @@ export class StateIndex {
   #refreshing: Promise<boolean> | undefined;
   #refreshedAtMs: number;
 
-  private constructor(reader: StateReader, clock: Clock, loaded: LoadedStates) {
+  private constructor(reader: StateReader, loaded: LoadedStates, { clock, log }: StateIndexOptions) {
     this.#reader = reader;
-    this.#clock = clock;
+    this.#clock = clock ?? systemClock;
+    this.#log = log ?? silentLog;
     this.locations = loaded.locations;
     this.#known = loaded.known;
     this.#damaged = loaded.damaged;
-    this.#refreshedAtMs = clock.now();
+    this.#refreshedAtMs = this.#clock.now();
   }
 
   /** Reads and merges all states. Rejects with CorruptStoreError that names a damaged one, unless those are ignored. */
@@ -45,7 +52,9 @@ export class StateIndex {
       const advice = '--ignore-damaged-states opens the store without it';
       throw new CorruptStoreError(`${damaged.message}. ${advice}`, { details: damaged.details, cause: damaged });
     }
-    return new StateIndex(reader, options.clock ?? systemClock, loaded);
+    const index = new StateIndex(reader, loaded, options);
+    index.#warn(loaded.damaged);
+    return index;
   }
 
   /** States whose content is wrong: the index goes without them. */
@@ -58,10 +67,15 @@ export class StateIndex {
    * listing. After a rejection the index is what it was.
    */
   refresh(options: ReadOptions = {}): Promise<boolean> {
-    this.#refreshing ??= this.#refresh(options).finally(() => {
-      this.#refreshing = undefined;
-      this.#refreshedAtMs = this.#clock.now();
-    });
+    this.#refreshing ??= this.#refresh(options)
+      .then((isNew) => {
+        if (isNew) this.onChange();
+        return isNew;
+      })
+      .finally(() => {
+        this.#refreshing = undefined;
+        this.#refreshedAtMs = this.#clock.now();
+      });
     return this.#refreshing;
   }
 
@@ -69,6 +83,16 @@ export class StateIndex {
   async refreshBecauseMissing(): Promise<boolean> {
     const isRecent = this.#clock.now() - this.#refreshedAtMs < REFRESH_WHEN_MISSING_MS;
     return this.#refreshing === undefined && isRecent ? false : this.refresh();
+  }
+
+  /** Tells of damaged states that were not known as such. */
+  #warn(damaged: ReadonlyMap<string, CorruptStoreError>): void {
+    for (const [id, error] of damaged) {
+      if (this.#damaged !== damaged && this.#damaged.has(id)) continue;
+      const consequence =
+        'snapshots and data that only it lists are missing, and what it marked as deleted may show again';
+      this.#log.warn({ state: id }, `${error.message}. It is left out: ${consequence}.`);
+    }
   }
 
   async #refresh(options: ReadOptions): Promise<boolean> {
@@ -81,28 +105,32 @@ export class StateIndex {
     // A state that is gone while nothing came to replace it takes nothing away that could not be read.
     if (added.length === 0) return false;
     const isGone = ids.length - added.length < this.#known.size;
-    if (!isGone && (await this.#extend(added, options))) return true;
+    const outcome = isGone ? 'impossible' : await this.#extend(added, options);
+    if (outcome !== 'impossible') return outcome === 'extended';
     const loaded = await load(this.#reader, options);
+    this.#warn(loaded.damaged);
+    const isNew = added.some((id) => loaded.known.has(id));
     this.locations = loaded.locations;
     this.#known = loaded.known;
     this.#damaged = loaded.damaged;
-    return true;
+    return isNew;
   }
 
-  /** False if the new states must be merged with all others, from the beginning. */
-  async #extend(added: readonly string[], options: ReadOptions): Promise<boolean> {
+  /** Merges new states with what there is; impossible if all must be merged again, from the beginning. */
+  async #extend(added: readonly string[], options: ReadOptions): Promise<'extended' | 'nothing' | 'impossible'> {
     const { states, damaged, missing } = await readStates(this.#reader, added, options);
-    if (missing.length > 0) return false;
+    if (missing.length > 0) return 'impossible';
     try {
-      if (!this.locations.extend(states)) return false;
+      if (!this.locations.extend(states)) return 'impossible';
     } catch (error) {
-      if (error instanceof CorruptStoreError) return false;
+      if (error instanceof CorruptStoreError) return 'impossible';
       throw error;
     }
+    this.#warn(damaged);
     this.#known = new Set([...this.#known, ...states.map(({ id }) => id)]);
     // What was damaged is read again each time: it may have been repaired.
     this.#damaged = damaged;
-    return true;
+    return states.length > 0 ? 'extended' : 'nothing';
   }
 }
 

@@ -6,6 +6,7 @@ import { DeferredStore } from './deferred-store.ts';
 import { FETCH_CONCURRENCY_DEFAULT, FETCH_TIMEOUT_MS_DEFAULT, STALL_TIMEOUT_MS } from './fetch-limits.ts';
 import { HttpStore } from './http-store.ts';
 import { LocalStore } from './local-store.ts';
+import { openServedStore } from './open-served-store.ts';
 import type { ResolvedStore } from './plakar-config.ts';
 import { PtarHttpStore } from './ptar-http-store.ts';
 import { PtarStore } from './ptar-store.ts';
@@ -23,9 +24,22 @@ export interface OpenOptions {
   /** How long a read keeps trying, milliseconds. */
   readonly fetchTimeoutMs?: number;
   readonly log?: Log;
+  /** Who opens what is not read natively. */
+  readonly plakar?: PlakarOptions;
 }
 
-/** How a location is read: by which back-end, or by none of ours. */
+export interface PlakarOptions {
+  /** The program. */
+  readonly command: string;
+  /** What follows its `at`; the location itself, if nothing is given. */
+  readonly location?: string;
+  /** Lets its server listen on the loopback of this host where it cannot have a namespace of its own. */
+  readonly allowOpenLoopback: boolean;
+  /** Reads through it also what could be read natively. */
+  readonly always: boolean;
+}
+
+/** How a location is read: by which back-end of ours, or by plakar. */
 export type LocationKind = 'directory' | 'archive' | 'plakar-server' | 'web-archive' | 's3' | 'other';
 
 /**
@@ -59,13 +73,20 @@ function kindOfScheme(scheme: string | undefined): LocationKind {
 }
 
 /**
- * The back-end for a resolved location; over a network, with retries. Nothing is read yet. Throws UserError for what is
- * not read natively and for options that make no sense.
+ * The back-end for a resolved location; over a network, with retries. Nothing is read yet. Throws UserError for options
+ * that make no sense.
  */
 export function openResolvedStore({ location, options }: ResolvedStore, opening: OpenOptions): KlosetStore {
-  const { kind, scheme, rest } = classifyLocation(location);
+  const { kind, rest } = classifyLocation(location);
   const connectionsMax = opening.fetchConcurrency ?? FETCH_CONCURRENCY_DEFAULT;
   const network = { connectionsMax, stallTimeoutMs: STALL_TIMEOUT_MS };
+  const throughPlakar = () => {
+    const { command = 'plakar', allowOpenLoopback = false, location: at = location } = opening.plakar ?? {};
+    const needsNetwork = kind !== 'directory' && kind !== 'archive';
+    const server = { plakar: command, location: at, needsNetwork, allowOpenLoopback, log: opening.log };
+    return overNetwork(openServedStore(server, network), opening);
+  };
+  if (opening.plakar?.always) return throughPlakar();
   switch (kind) {
     case 'directory':
       return new LocalStore(path.resolve(rest));
@@ -95,9 +116,7 @@ export function openResolvedStore({ location, options }: ResolvedStore, opening:
       return overNetwork(new DeferredStore(nameOfS3Store(settings), load), opening);
     }
     case 'other':
-      throw new UserError(
-        `A location of kind ${scheme}: is not read by kloset-nbd itself, which opens directories, .ptar files, http(s)://, ptar+http(s):// and s3://.`,
-      );
+      return throughPlakar();
   }
 }
 

@@ -22,6 +22,7 @@ const commandPackages = {
   flock: 'util-linux',
   getfacl: 'acl',
   getfattr: 'attr',
+  ip: 'iproute2',
   'mkfs.ext4': 'e2fsprogs',
   'nbd-client': 'nbd-client',
   nbdcopy: 'libnbd-bin',
@@ -33,6 +34,8 @@ const commandPackages = {
   openssl: 'openssl',
   'qemu-img': 'qemu-utils',
   'qemu-io': 'qemu-utils',
+  setpriv: 'util-linux',
+  slirp4netns: 'slirp4netns',
 } as const;
 
 /** Abilities that are more than a command on PATH: each returns why it is missing, or undefined. */
@@ -45,6 +48,15 @@ const probes = {
   loop: () => noCommand('losetup', 'mount') ?? attempt(attachLoopDevice),
   /** /dev/fuse can be opened. */
   fuse: () => attempt(() => closeSync(openSync('/dev/fuse', 'r+'))),
+  /** unshare(1) may make network, PID and mount namespaces. */
+  'network-namespace': () =>
+    noCommand('unshare', 'util-linux') ??
+    attempt(() => {
+      const user = process.getuid?.() === 0 ? [] : ['--user', '--map-current-user', '--keep-caps'];
+      execFileSync('unshare', [...user, '--net', '--mount', '--pid', '--fork', 'true'], { stdio: 'pipe' });
+    }),
+  /** /dev/net/tun can be opened. */
+  tun: () => attempt(() => closeSync(openSync('/dev/net/tun', 'r+'))),
   /** PostgreSQL 15's server programs, and the user to run them as: they refuse root. */
   postgres15: () =>
     findPostgres15() === undefined

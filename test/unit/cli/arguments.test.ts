@@ -71,12 +71,18 @@ it('a report tells amplification only when something was asked', () => {
     chunksFetched: 3,
     chunksFetchedTwice: 1,
     overlayBytes: 0,
+    status: 'ok' as const,
+    reasons: [],
   };
   const none = describeReport({ ...report, storeAmplification: undefined, decodeAmplification: undefined });
   expect(none).toBe(
-    'Clients asked for 0 B; fetched from the store 2.0 KiB, decoded 4.0 KiB, 3 chunks (1 twice); overlay 0 B.',
+    'Clients asked for 0 B; fetched from the store 2.0 KiB, decoded 4.0 KiB, 3 chunks (1 twice); overlay 0 B. Health: ok.',
   );
   expect(describeReport({ ...report, askedBytes: 1024, storeAmplification: 2, decodeAmplification: 4 })).toContain(
     'read amplification 2 (store), 4 (decoded)',
+  );
+  const ill = { status: 'degraded' as const, reasons: ['one thing', 'another'] };
+  expect(describeReport({ ...report, ...ill, storeAmplification: undefined, decodeAmplification: undefined })).toMatch(
+    / Health: degraded: one thing; another\.$/,
   );
 });
