@@ -27,7 +27,6 @@ describe('classifyLocation', () => {
     ['ptar+http://h/a', 'web-archive'],
     ['ptar+https://h/a', 'web-archive'],
     ['s3://h/b', 's3'],
-    ['sftp://h/b', 'other'],
     ['rclone:x', 'other'],
   ])('takes %s for a %s', (location, kind) => {
     expect(classifyLocation(location).kind).toBe(kind);
@@ -54,7 +53,6 @@ describe('openResolvedStore', () => {
   });
 
   it.each([
-    ['sftp://h/b', {}],
     ['s3://127.0.0.1', {}],
     ['http://user:hidden@', {}],
     ['http://h', { tls_no_verify: 'maybe' }],
