@@ -31,6 +31,9 @@ export const SUPERBLOCK_OFFSET = 1024;
 /** Times reach from 1901 to 2446: 34 bits, beginning at -2^31 (inodes.rst, "Inode Timestamps"). */
 export const TIME_SECONDS_MIN = -(2 ** 31);
 export const TIME_SECONDS_MAX = 2 ** 34 - 2 ** 31 - 1;
+/** 2310-04-04, and the second after 2378-04-22: times with both epoch bits and the sign set (e2fsck/pass1.c). */
+export const MISTAKEN_SECONDS_MIN = 3 * 2 ** 32 - 2 ** 31;
+export const MISTAKEN_SECONDS_END = 3 * 2 ** 32;
 /** (uid_t) -1 means "no such owner" to the kernel, so the largest id is one below. */
 export const OWNER_ID_MAX = 2 ** 32 - 2;
 /** What the kernel shows for an owner it cannot express. */

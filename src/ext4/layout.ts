@@ -11,6 +11,8 @@ import {
   CHECKSUM_START,
   FILE_BYTES_MAX,
   inodeNumbers,
+  MISTAKEN_SECONDS_END,
+  MISTAKEN_SECONDS_MIN,
   OWNER_ID_MAX,
   OWNER_ID_OVERFLOW,
   SYMLINK_BLOCK_BYTES_MIN,
@@ -21,7 +23,13 @@ import {
 import type { Geometry } from './geometry.ts';
 import type { InodeNumbers } from './inode-numbers.ts';
 import { type NameTable, nameTable } from './names.ts';
-import { hexBytes, type LayoutParameters, MASKED_ACLS_VERSION, PERMISSION_BITS } from './parameters.ts';
+import {
+  hexBytes,
+  type LayoutParameters,
+  MASKED_ACLS_VERSION,
+  PERMISSION_BITS,
+  UNMISTAKEN_TIMES_VERSION,
+} from './parameters.ts';
 import type { LayoutWarning } from './warnings.ts';
 
 /** mke2fs gives lost+found 16 KiB, so that e2fsck can fill it without allocating. */
@@ -130,13 +138,16 @@ export class Layout {
     return this.parameters.owner?.gid ?? shownId(this.tree.gid[entry]!);
   }
 
-  /** Seconds and nanoseconds as shown: a time beyond ext4's range is the end of the range. */
+  /** Seconds and nanoseconds as shown: where a time cannot be, the nearest that can. */
   secondsOf(entry: number): number {
-    return Math.min(TIME_SECONDS_MAX, Math.max(TIME_SECONDS_MIN, this.tree.mtimeSeconds[entry]!));
+    const seconds = Math.min(TIME_SECONDS_MAX, Math.max(TIME_SECONDS_MIN, this.tree.mtimeSeconds[entry]!));
+    if (this.parameters.layoutVersion < UNMISTAKEN_TIMES_VERSION || !isTimeMistaken(seconds)) return seconds;
+    const isNearerToStart = seconds - MISTAKEN_SECONDS_MIN < MISTAKEN_SECONDS_END - seconds;
+    return isNearerToStart ? MISTAKEN_SECONDS_MIN - 1 : MISTAKEN_SECONDS_END;
   }
 
   nanosecondsOf(entry: number): number {
-    return isTimeShowable(this.tree.mtimeSeconds[entry]!) ? this.tree.mtimeNanoseconds[entry]! : 0;
+    return this.secondsOf(entry) === this.tree.mtimeSeconds[entry] ? this.tree.mtimeNanoseconds[entry]! : 0;
   }
 
   /** Bytes of a file's content as shown. */
@@ -264,6 +275,14 @@ export interface EntryMetadata {
 
 export function isTimeShowable(seconds: number): boolean {
   return seconds >= TIME_SECONDS_MIN && seconds <= TIME_SECONDS_MAX;
+}
+
+/**
+ * Whether ext4 could hold a time, and e2fsck would take it for one before 1970, say so, and change it: old kernels wrote
+ * those with the same bits (EXT4_EPOCH_MASK set, and the sign).
+ */
+export function isTimeMistaken(seconds: number): boolean {
+  return seconds >= MISTAKEN_SECONDS_MIN && seconds < MISTAKEN_SECONDS_END;
 }
 
 export function isIdShowable(id: number): boolean {

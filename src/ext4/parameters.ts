@@ -8,12 +8,14 @@ import { BLOCKS_PER_GROUP, LABEL_BYTES_MAX, OWNER_ID_MAX } from './format.ts';
  * Raised whenever the same tree and request give other bytes than before; what is older can still be planned, since
  * overlays go on with the version they were made with.
  *
- * 1: the first. 2: the mode mask applies to access control lists, too.
+ * 1: the first. 2: the mode mask applies to access control lists, too; times that e2fsck takes for others are moved.
  */
 export const LAYOUT_VERSION = 2;
 const LAYOUT_VERSION_FIRST = 1;
 /** From this version on the mode mask takes its bits away from access control lists. */
 export const MASKED_ACLS_VERSION = 2;
+/** From this version on no inode has a time that e2fsck remarks on. */
+export const UNMISTAKEN_TIMES_VERSION = 2;
 /** 64 MiB: a database start uses 50 to 110 blocks, and an overlay never holds more than the journal is long. */
 export const JOURNAL_BLOCKS_DEFAULT = 16_384;
 /** JBD2_MIN_JOURNAL_BLOCKS. */

@@ -15,6 +15,7 @@ import { InodeNumbers } from './inode-numbers.ts';
 import {
   isIdShowable,
   isTargetShowable,
+  isTimeMistaken,
   isTimeShowable,
   Layout,
   LOST_FOUND_BLOCKS,
@@ -32,6 +33,7 @@ import {
   resolveChoices,
   resolveUuid,
   type SnapshotIdentity,
+  UNMISTAKEN_TIMES_VERSION,
 } from './parameters.ts';
 import { WarningCollector } from './warnings.ts';
 
@@ -53,7 +55,7 @@ export function planLayout(
   { layoutVersion = LAYOUT_VERSION, everyExample = false }: PlanOptions = {},
 ): Layout {
   const choices = resolveChoices(request, identity, layoutVersion);
-  const survey = surveyTree(tree, new WarningCollector({ everyExample }));
+  const survey = surveyTree(tree, layoutVersion, new WarningCollector({ everyExample }));
   const demand = demandOf(tree, survey, choices);
   return assemble(tree, survey, choices, solveGeometry(demand, request), request.uuid);
 }
@@ -74,12 +76,13 @@ interface Survey {
   readonly warnings: WarningCollector;
 }
 
-function surveyTree(tree: SnapshotTree, warnings: WarningCollector): Survey {
+function surveyTree(tree: SnapshotTree, layoutVersion: number, warnings: WarningCollector): Survey {
   const lostFound = findLostFound(tree);
   const addLostFound = lostFound === -1 || tree.type[lostFound] !== entryTypes.directory;
   const renamed = repairNames(tree, warnings);
   const numbers = new InodeNumbers(tree, { ownLostFound: !addLostFound, warnings });
   checkEntries(tree, numbers, warnings);
+  if (layoutVersion >= UNMISTAKEN_TIMES_VERSION) checkTimes(tree, warnings);
   const metadataStarts = new Uint32Array(tree.length + 1);
   const values = countAttributes(tree, numbers, metadataStarts, warnings);
   const largeDirectories = countDirectories(tree, { renamed, addLostFound }, metadataStarts);
@@ -112,6 +115,12 @@ function checkEntries(tree: SnapshotTree, numbers: InodeNumbers, warnings: Warni
     } else if (kind === entryTypes.symlink) {
       if (!isTargetShowable(tree.linkTarget.get(entry))) warnings.add('link-target-unshowable', entry);
     }
+  }
+}
+
+function checkTimes({ length, mtimeSeconds }: SnapshotTree, warnings: WarningCollector): void {
+  for (let entry = 0; entry < length; entry++) {
+    if (isTimeMistaken(mtimeSeconds[entry]!)) warnings.add('time-mistaken', entry);
   }
 }
 

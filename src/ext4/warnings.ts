@@ -5,6 +5,8 @@ import { entryPathBytes, type SnapshotTree } from '../core/snapshot-tree.ts';
 const messages = {
   'device-number-unknown': 'device nodes are shown with number 0:0: snapshots do not record device numbers',
   'time-clamped': 'modification times outside 1901..2446 are shown as the nearest one ext4 can hold',
+  'time-mistaken':
+    'modification times from 2310-04-04 to 2378-04-22 are shown as the nearest outside: e2fsck takes them for earlier ones',
   'owner-too-large': 'owner or group numbers above 2^32 - 2 are shown as 65534',
   'file-too-large': 'files above 16 TiB are shown cut to what ext4 can address',
   'link-target-unshowable':

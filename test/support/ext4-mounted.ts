@@ -18,6 +18,19 @@ export async function withMount<T>(
     return await work();
   } finally {
     await run(commandPath('umount'), [folder]);
+    await untilReleased(image);
+  }
+}
+
+/**
+ * Waits until no loop device has the image: a mount namespace that others made meanwhile keeps the filesystem mounted until
+ * it is gone, and the kernel tells nobody when that is.
+ */
+async function untilReleased(image: string): Promise<void> {
+  const deadlineMs = Date.now() + 30_000;
+  while ((await run(commandPath('losetup'), ['--associated', image])).stdout !== '') {
+    if (Date.now() > deadlineMs) throw new Error(`${image} is still mounted somewhere`);
+    await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
 

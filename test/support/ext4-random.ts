@@ -114,7 +114,11 @@ function randomName(random: Random, most: number): Uint8Array {
 
 function common(random: Random): Partial<TreeNode> {
   const id = () => random.pick([0, 1, 999, 65_535, 65_536, 2 ** 31, 2 ** 32 - 2, random.integer(0, 70_000)]);
-  const seconds = random.pick([0, -1, 2 ** 31 - 1, 2 ** 31, 2 ** 32, YEAR_1901, YEAR_2446, random.integer(0, 2 ** 31)]);
+  const seconds = random.pick([
+    ...[0, -1, 2 ** 31 - 1, 2 ** 31, 2 ** 32, YEAR_1901, YEAR_2446],
+    random.integer(0, 2 ** 31),
+    random.integer(YEAR_1901, YEAR_2446),
+  ]);
   return {
     mode: random.integer(0, 0o7777),
     uid: id(),

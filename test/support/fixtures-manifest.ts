@@ -27,6 +27,8 @@ export interface ExpectedEntry {
   readonly sameInodeAs?: string;
   /** Name to hex of the value, all of them. */
   readonly attributes?: Readonly<Record<string, string>>;
+  /** Names of the inode. */
+  readonly links?: number;
 }
 
 export function expectedOfAlbum(snapshot: AlbumSnapshot): readonly ExpectedEntry[] {
@@ -144,6 +146,42 @@ export async function differences(folder: string, expected: readonly ExpectedEnt
   return lines;
 }
 
+/** A directory on disk as a snapshot of it must look: everything below it, each field that a snapshot records. */
+export async function expectedOfFolder(folder: string): Promise<readonly ExpectedEntry[]> {
+  const attributes = await readAttributes(folder);
+  const firstOfInode = new Map<bigint, string>();
+  const expected: ExpectedEntry[] = [];
+  for (const path of [...walk(folder), ...lostFoundFile(folder)]) {
+    const at = toDisk(folder, path);
+    const stats = lstatSync(at, { bigint: true });
+    const type = typeOf(stats);
+    // ext4 needs the name for itself.
+    const shown = path === '/lost+found' ? '/lost+found~2' : path;
+    const first = type === 'dir' ? shown : (firstOfInode.get(stats.ino) ?? shown);
+    firstOfInode.set(stats.ino, first);
+    expected.push({
+      path: shown,
+      type,
+      mode: Number(stats.mode & 0o7777n),
+      uid: Number(stats.uid),
+      gid: Number(stats.gid),
+      mtimeNs: stats.mtimeNs,
+      links: Number(stats.nlink),
+      sameInodeAs: first,
+      attributes: attributes.get(path) ?? {},
+      ...(type === 'file' ? { size: Number(stats.size), sha256: sha256OfFile(at) } : {}),
+      ...(type === 'symlink' ? { linkTarget: readlinkSync(at, 'buffer').toString('latin1') } : {}),
+    });
+  }
+  return expected;
+}
+
+/** A `lost+found` that is no directory, which `walk` leaves out. */
+function lostFoundFile(folder: string): string[] {
+  const stats = lstatSync(join(folder, 'lost+found'), { throwIfNoEntry: false });
+  return stats === undefined || stats.isDirectory() ? [] : ['/lost+found'];
+}
+
 /** For each field what is wanted and what is there. */
 function describe(
   folder: string,
@@ -163,6 +201,7 @@ function describe(
     size: [entry.size, isFile ? Number(stats.size) : undefined],
     sha256: [entry.sha256, isFile && entry.sha256 !== undefined ? sha256OfFile(path) : undefined],
     linkTarget: [entry.linkTarget, type === 'symlink' ? readlinkSync(path, 'buffer').toString('latin1') : undefined],
+    links: [entry.links, Number(stats.nlink)],
     attributes: [entry.attributes && sortedJson(entry.attributes), sortedJson(attributes)],
   };
 }

@@ -33,6 +33,7 @@ const commandPackages = {
   npm: 'npm',
   openssl: 'openssl',
   'qemu-img': 'qemu-utils',
+  python3: 'python3',
   'qemu-io': 'qemu-utils',
   setpriv: 'util-linux',
   slirp4netns: 'slirp4netns',

@@ -170,6 +170,33 @@ describe('what cannot be shown is said', () => {
     ]);
   });
 
+  test('times that e2fsck takes for earlier ones, in every layout version but the first', async () => {
+    const [first, end] = [3 * 2 ** 32 - 2 ** 31, 3 * 2 ** 32];
+    const seconds = [first - 1, first, first + 1000, end - 1000, end - 1, end];
+    const root = directory(seconds.map((at, i) => [`${i}`, file(0, { mtime: [at, 7] })]));
+    const timesOf = async (layoutVersion: number) => {
+      const layout = planLayout(makeTree(root), small, identity, { layoutVersion });
+      const reader = new Ext4Reader(new Ext4Image(layout, new PatternContent(layout.tree)));
+      await reader.open();
+      const entries = await reader.walk();
+      const times = seconds.map((_, i) => [entries.get(`${i}`)?.seconds, entries.get(`${i}`)?.nanoseconds]);
+      return { times, warnings: layout.warnings.map(({ kind, count }) => [kind, count]) };
+    };
+    expect(await timesOf(1)).toEqual({ times: seconds.map((at) => [at, 7]), warnings: [] });
+    const [before, after] = [first - 1, end];
+    expect(await timesOf(2)).toEqual({
+      times: [
+        [before, 7],
+        [before, 0],
+        [before, 0],
+        [after, 0],
+        [after, 0],
+        [after, 7],
+      ],
+      warnings: [['time-mistaken', 4]],
+    });
+  });
+
   test('times, owners, device numbers, targets', async () => {
     const { entries, warnings } = await shown(
       directory([
