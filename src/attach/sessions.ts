@@ -41,8 +41,9 @@ const RECORD = 'session.json';
 /** A directory gets its record at once; one without it for so long is left over, milliseconds. */
 const UNRECORDED_MS_MAX = 60_000;
 
-/** /run/kloset-nbd for root, else one of the user's own. */
+/** KLOSET_NBD_RUN_DIR, else /run/kloset-nbd for root, one of the user's own for others. */
 export function sessionsDirectory(environment: NodeJS.ProcessEnv = process.env): string {
+  if (environment.KLOSET_NBD_RUN_DIR) return environment.KLOSET_NBD_RUN_DIR;
   const uid = process.getuid?.() ?? 0;
   if (uid === 0) return '/run/kloset-nbd';
   const runtime = environment.XDG_RUNTIME_DIR;

@@ -37,6 +37,7 @@ const commandPackages = {
   'qemu-io': 'qemu-utils',
   setpriv: 'util-linux',
   slirp4netns: 'slirp4netns',
+  unshare: 'util-linux',
 } as const;
 
 /** Abilities that are more than a command on PATH: each returns why it is missing, or undefined. */
