@@ -10,7 +10,7 @@ import { formatTime, parseSelector, selectSnapshot } from '../kloset/selector.ts
 import { toBytePath } from '../source/directory-lister.ts';
 import { findLeavingLinks, type LeavingLink } from '../source/tree-links.ts';
 import type { GlobalArguments } from './arguments.ts';
-import { printable, utf8Of } from './printable.ts';
+import { named, printable } from './printable.ts';
 import { chooseStore } from './store.ts';
 
 interface InspectArguments extends GlobalArguments {
@@ -195,10 +195,4 @@ function toJson(findings: Findings): object {
       ...(inside === undefined ? {} : named('inside', entryPathBytes(tree, inside))),
     })),
   };
-}
-
-/** Bytes as text under `key`; what is no UTF-8 is null there and in hex under `keyHex`. */
-function named(key: string, bytes: Uint8Array): Record<string, string | null> {
-  const text = utf8Of(bytes);
-  return text === undefined ? { [key]: null, [`${key}Hex`]: Buffer.from(bytes).toString('hex') } : { [key]: text };
 }

@@ -24,6 +24,7 @@ import { serveCommand } from './serve.ts';
 import { snapshotsCommand } from './snapshots.ts';
 import { statusCommand } from './status.ts';
 import { storeOptions } from './store-options.ts';
+import { verifyCommand } from './verify.ts';
 
 function packageVersion(): string {
   const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8');
@@ -52,6 +53,7 @@ async function main(): Promise<void> {
     .command(cleanupCommand)
     .command(doctorCommand)
     .command(drillCommand)
+    .command(verifyCommand)
     .demandCommand(1, 'Name a command, such as serve or pg.')
     .strict()
     .check(requireSingleOptions)

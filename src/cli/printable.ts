@@ -23,6 +23,12 @@ export function utf8Of(bytes: Uint8Array): string | undefined {
   }
 }
 
+/** For JSON: bytes as text under `key`; what is no UTF-8 is null there and in hex under `keyHex`. */
+export function named(key: string, bytes: Uint8Array): Record<string, string | null> {
+  const text = utf8Of(bytes);
+  return text === undefined ? { [key]: null, [`${key}Hex`]: Buffer.from(bytes).toString('hex') } : { [key]: text };
+}
+
 function escaped(bytes: Uint8Array): string {
   return Array.from(bytes, (byte) => (byte === 0x5c ? '\\\\' : `\\x${byte.toString(16).padStart(2, '0')}`)).join('');
 }

@@ -26,6 +26,32 @@ export async function mapConcurrently<T, R>(
   return results;
 }
 
+/** Calls `work` for each item as it comes, with at most `limit` calls under way; fails as `mapConcurrently` does. */
+export async function forEachConcurrently<T>(
+  items: AsyncIterable<T>,
+  limit: number,
+  work: (item: T) => Promise<void>,
+): Promise<void> {
+  const underWay = new Set<Promise<void>>();
+  let failure: { readonly cause: unknown } | undefined;
+  try {
+    for await (const item of items) {
+      const done: Promise<void> = work(item)
+        .catch((cause: unknown) => {
+          failure ??= { cause };
+        })
+        .finally(() => underWay.delete(done));
+      underWay.add(done);
+      if (underWay.size >= limit) await Promise.race(underWay);
+      if (failure !== undefined) break;
+    }
+  } catch (cause) {
+    failure ??= { cause };
+  }
+  await Promise.all(underWay);
+  if (failure !== undefined) throw failure.cause;
+}
+
 /**
  * A budget of bytes that many share: whoever would exceed it waits, first come, first served. One that wants more than
  * the whole budget is let in alone, so that nothing waits for ever.

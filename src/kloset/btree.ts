@@ -37,8 +37,14 @@ interface TreeNode {
   readonly values: readonly Uint8Array[];
 }
 
+/** What to do about nodes that cannot be read, instead of ending the scan: each is passed over with all below it. */
+export interface ScanOptions {
+  /** Told of each; may throw. */
+  readonly onDamage?: (error: unknown) => void;
+}
+
 /** One pass over a tree. */
-interface Scan {
+interface Scan extends ScanOptions {
   readonly depth: number;
   /**
    * MACs of the nodes met so far, a character a byte. No node stands in a tree twice, since no key does; in a hostile one
@@ -82,17 +88,14 @@ export class BTree {
   }
 
   /** All items from the first key >= `from` on, in key order. */
-  async *items(from: Uint8Array = new Uint8Array(0)): AsyncGenerator<TreeItem> {
-    yield* this.#itemsBelow(this.#root.mac, from, { depth: 1, visited: new Set() });
+  async *items(from: Uint8Array = new Uint8Array(0), options: ScanOptions = {}): AsyncGenerator<TreeItem> {
+    yield* this.#itemsBelow(this.#root.mac, from, { ...options, depth: 1, visited: new Set() });
   }
 
   // By recursion, not along the leaves' `next`: a cycle there would never end, here the depth is bounded.
-  async *#itemsBelow(mac: Uint8Array, from: Uint8Array, { depth, visited }: Scan): AsyncGenerator<TreeItem> {
-    if (depth > TREE_DEPTH_MAX) throw this.#tooDeep();
-    const name = Buffer.from(mac).toString('latin1');
-    if (visited.has(name)) throw new CorruptStoreError(`Tree node ${toHex(mac)} occurs twice in one tree`);
-    visited.add(name);
-    const node = await this.#node(mac);
+  async *#itemsBelow(mac: Uint8Array, from: Uint8Array, scan: Scan): AsyncGenerator<TreeItem> {
+    const node = await this.#visit(mac, scan);
+    if (node === undefined) return;
     if (node.pointers.length === 0) {
       for (const [i, key] of node.keys.entries()) {
         if (this.#order(key, from) >= 0) yield { key, value: node.values[i]! };
@@ -100,7 +103,21 @@ export class BTree {
       return;
     }
     for (let i = this.#childFor(node, from); i < node.pointers.length; i++) {
-      yield* this.#itemsBelow(node.pointers[i]!, from, { depth: depth + 1, visited });
+      yield* this.#itemsBelow(node.pointers[i]!, from, { ...scan, depth: scan.depth + 1 });
+    }
+  }
+
+  async #visit(mac: Uint8Array, { depth, visited, onDamage }: Scan): Promise<TreeNode | undefined> {
+    try {
+      if (depth > TREE_DEPTH_MAX) throw this.#tooDeep();
+      const name = Buffer.from(mac).toString('latin1');
+      if (visited.has(name)) throw new CorruptStoreError(`Tree node ${toHex(mac)} occurs twice in one tree`);
+      visited.add(name);
+      return await this.#node(mac);
+    } catch (error) {
+      if (onDamage === undefined) throw error;
+      onDamage(error);
+      return undefined;
     }
   }
 

@@ -1,7 +1,7 @@
 import { mapConcurrently } from '../core/concurrency.ts';
 import { CorruptStoreError, StoreUnavailableError } from '../core/errors.ts';
 import { equalBytes, toHex } from '../core/mac.ts';
-import { BTree, byteOrder, pathOrder } from './btree.ts';
+import { BTree, byteOrder, type KeyOrder, pathOrder, type TreeTypes } from './btree.ts';
 import { resourceTypes } from './format.ts';
 import { METADATA_IN_FLIGHT_MAX } from './limits.ts';
 import type { Timestamp } from './msgpack.ts';
@@ -123,21 +123,52 @@ function compareTimes(a: Timestamp, b: Timestamp): number {
   return a.seconds - b.seconds || a.nanoseconds - b.nanoseconds;
 }
 
+/** The kinds of trees (10.2). */
+const fileTree = { types: { tree: resourceTypes.vfsTree, node: resourceTypes.vfsNode }, order: pathOrder };
+const attributeTree = { types: { tree: resourceTypes.xattrTree, node: resourceTypes.xattrNode }, order: pathOrder };
+const errorTree = { types: { tree: resourceTypes.errorTree, node: resourceTypes.errorNode }, order: byteOrder };
+const indexTree = { types: { tree: resourceTypes.indexTree, node: resourceTypes.indexNode }, order: byteOrder };
+
+/** One of a snapshot's trees. */
+export interface SnapshotTreeRef {
+  /** `files`, `attributes`, `errors`, or the name of an index: `dirpack`, `summary`, `content-type` and whatever comes. */
+  readonly name: string;
+  readonly descriptor: Uint8Array;
+  readonly types: TreeTypes;
+  readonly order: KeyOrder;
+}
+
+/** All trees that a snapshot's header names. */
+export async function readTrees(repository: Repository, header: SnapshotHeader): Promise<SnapshotTreeRef[]> {
+  const id = Buffer.from(header.id, 'hex');
+  const blob = await repository.readBlob({ type: resourceTypes.snapshot, mac: id });
+  const source = MsgpackRecord.decode(blob, `header of snapshot ${header.id}`).records('sources')[0]!;
+  const root = source.record('root');
+  const indexes = source.records('indexes').filter((index) => index.text('type') === 'btree');
+  return [
+    { name: 'files', descriptor: root.mac('root'), ...fileTree },
+    { name: 'attributes', descriptor: root.mac('xattrs'), ...attributeTree },
+    { name: 'errors', descriptor: root.mac('errors'), ...errorTree },
+    ...indexes.map((index) => ({ name: index.text('name'), descriptor: index.mac('value'), ...indexTree })),
+  ].filter(({ descriptor }) => descriptor.some((byte) => byte !== 0)); // Older snapshots lack some.
+}
+
+export function openTree(repository: Repository, { descriptor, types, order }: SnapshotTreeRef): Promise<BTree> {
+  return BTree.open(repository, descriptor, types, order);
+}
+
 /** The tree path -> vfs-entry MAC, in path order. */
 export function openFileTree(repository: Repository, header: SnapshotHeader): Promise<BTree> {
-  const types = { tree: resourceTypes.vfsTree, node: resourceTypes.vfsNode };
-  return BTree.open(repository, header.trees.files, types, pathOrder);
+  return BTree.open(repository, header.trees.files, fileTree.types, fileTree.order);
 }
 
 /** The tree of attribute values. It is scanned, never searched: upstream's own order of it is not reliable (10.2). */
 export function openAttributeTree(repository: Repository, header: SnapshotHeader): Promise<BTree> {
-  const types = { tree: resourceTypes.xattrTree, node: resourceTypes.xattrNode };
-  return BTree.open(repository, header.trees.attributes, types, pathOrder);
+  return BTree.open(repository, header.trees.attributes, attributeTree.types, attributeTree.order);
 }
 
 /** The index directory path -> object with the dirpack, in byte order; undefined for a snapshot without it. */
 export async function openDirpackIndex(repository: Repository, header: SnapshotHeader): Promise<BTree | undefined> {
   if (header.dirpackIndex === undefined) return undefined;
-  const types = { tree: resourceTypes.indexTree, node: resourceTypes.indexNode };
-  return BTree.open(repository, header.dirpackIndex, types, byteOrder);
+  return BTree.open(repository, header.dirpackIndex, indexTree.types, indexTree.order);
 }

@@ -28,6 +28,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   supervise: ['core', 'nbd'],
   attach: ['core', 'device'],
   postgres: ['core', 'attach', 'exports', 'kloset', 'nbd', 'source'],
+  verify: ['core', 'kloset', 'source', 'workers'],
   cli: [
     'core',
     'attach',
@@ -41,6 +42,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'postgres',
     'source',
     'supervise',
+    'verify',
     'workers',
   ],
   tools: [],
