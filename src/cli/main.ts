@@ -14,6 +14,7 @@ import { normaliseArguments } from './arguments.ts';
 import { attachCommand } from './attach.ts';
 import { cacheOptions } from './cache-options.ts';
 import { cleanupCommand } from './cleanup.ts';
+import { cloneCommand } from './clone.ts';
 import { detachCommand } from './detach.ts';
 import { digestCommand } from './digest.ts';
 import { doctorCommand } from './doctor.ts';
@@ -44,6 +45,7 @@ async function main(): Promise<void> {
     .option('log-level', { describe: 'What is logged to standard error', choices: logLevels, default: 'info' as const })
     .command(serveCommand)
     .command(snapshotsCommand)
+    .command(cloneCommand)
     .command(inspectCommand)
     .command(digestCommand)
     .command(pgCommand)

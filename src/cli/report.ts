@@ -1,7 +1,6 @@
 import type { Health } from '../core/health.ts';
 import { formatBytes } from '../core/units.ts';
 import type { OpenStore } from '../exports/open-store.ts';
-import type { SnapshotExports } from '../exports/snapshot-exports.ts';
 import type { NbdServer } from '../nbd/server.ts';
 
 /** What one server has done since it started. Bytes, counts and ratios. */
@@ -26,7 +25,7 @@ export interface Report {
 
 export function makeReport(parts: {
   store: OpenStore;
-  exports: SnapshotExports;
+  overlayBytes: number;
   server: NbdServer;
   health: Health;
 }): Report {
@@ -41,7 +40,7 @@ export function makeReport(parts: {
     chunksFetchedTwice,
     storeAmplification: ratio(storeBytes),
     decodeAmplification: ratio(decodedBytes),
-    overlayBytes: parts.exports.overlayBytes,
+    overlayBytes: parts.overlayBytes,
     ...parts.health.report(),
   };
 }

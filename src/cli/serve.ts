@@ -14,6 +14,7 @@ import { answerSupervisor, becomeWorker, passphraseFromSupervisor } from '../sup
 import { supervise } from '../supervise/supervisor.ts';
 import { type Access, chooseAccess, openDoors, warnOfPlainDisks, workerAccess } from './access.ts';
 import { durationOption, type GlobalArguments, sizeOption } from './arguments.ts';
+import { type ClonesArguments, clonesOption } from './clones-options.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
 import { type ListenArguments, listenOptions } from './listen-options.ts';
 import { limitIsInFile } from './overlay-limit.ts';
@@ -28,10 +29,17 @@ import {
 import { plakarContents } from './plakar-contents.ts';
 import { type ReadArguments, readOptions } from './read-options.ts';
 import { describeReport, makeReport } from './report.ts';
+import { openServedClones } from './served-clones.ts';
 import { reportOnSignal, runUntilSignal } from './signals.ts';
 import { chooseStore, passphraseOf } from './store.ts';
 
-interface ServeArguments extends GlobalArguments, LayoutArguments, ListenArguments, OverlayArguments, ReadArguments {
+interface ServeArguments
+  extends ClonesArguments,
+    GlobalArguments,
+    LayoutArguments,
+    ListenArguments,
+    OverlayArguments,
+    ReadArguments {
   readonly refresh: string;
   readonly snapshots: readonly string[];
 }
@@ -58,6 +66,7 @@ function options(yargs: Argv<object>) {
       requiresArg: true,
       default: `${REFRESH_MS_DEFAULT / 60_000}m`,
     })
+    .option('clones', { ...clonesOption, describe: 'Directory of clones to export, too' })
     .example('$0 serve latest', 'serve the newest snapshot on 127.0.0.1:10809')
     .example('$0 serve tag:nightly:/data --owner postgres --overlay ./work', 'a directory of a snapshot, writes kept');
 }
@@ -75,13 +84,16 @@ async function serve(given: ServeArguments): Promise<void> {
   }
   const closers = new Closers();
   try {
-    const { server, exports, store, space, health } = await start(given, { log, closers, access, isWorker });
-    if (isWorker) answerSupervisor(exports);
+    const started = await start(given, { log, closers, access, isWorker });
+    const { server, catalog, exports, clones, store, space, health } = started;
+    if (isWorker) answerSupervisor(catalog);
     const signals = runUntilSignal();
     const nbd = server(signals.stop);
     closers.add(() => nbd.close());
+    if (clones !== undefined) closers.add(await clones.serve(nbd, signals.stop));
     report = () => {
-      const values = makeReport({ store, exports, server: nbd, health });
+      const overlayBytes = exports.overlayBytes + (clones?.dirtyBytes ?? 0);
+      const values = makeReport({ store, overlayBytes, server: nbd, health });
       log.info(values, describeReport(values));
     };
     const doors = await openDoors(access, nbd, log);
@@ -162,14 +174,23 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
   const exports = await SnapshotExports.create({ store, selectors, composed, into, layout, overlays, log });
   closers.add(() => exports.close());
   if (placed.length > 0) await exports.openDefault();
+  const clones = await openServedClones(given, { store, settings, log });
+  if (clones !== undefined) closers.add(() => clones.close());
+  const catalog = clones === undefined ? exports : clones.before(exports);
   const health = new Health();
-  const watch = new StoreWatch({ store, served: () => exports.served, health, log, everyMs });
+  const watch = new StoreWatch({
+    store,
+    served: () => [...exports.served, ...(clones?.served ?? [])],
+    health,
+    log,
+    everyMs,
+  });
   closers.add(() => watch.close());
   // What is known of the store now is told at once; it was listed just before.
   await watch.judge();
   const server = (onBug: (bug: unknown) => void) =>
     new NbdServer({
-      catalog: exports,
+      catalog,
       log,
       shared: given.shared,
       repliesInFlightBytesMax: inflightBytes / 2,
@@ -177,5 +198,5 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
       allowed: access.allowed,
       onBug,
     });
-  return { store, exports, server, health, space: settings.overlayLimit };
+  return { store, catalog, exports, clones, server, health, space: settings.overlayLimit };
 }

@@ -6,6 +6,7 @@ import { formatTime } from '../kloset/selector.ts';
 import { type DamagedSnapshot, listSnapshots, type SnapshotHeader } from '../kloset/snapshot.ts';
 import type { GlobalArguments } from './arguments.ts';
 import { chooseStore } from './store.ts';
+import { formatTable } from './table.ts';
 
 interface SnapshotsArguments extends GlobalArguments {
   readonly json: boolean;
@@ -67,14 +68,5 @@ function toTable(snapshots: readonly SnapshotHeader[], damaged: readonly Damaged
     header.tags.join(','),
     Buffer.from(header.importer.directory).toString(),
   ]);
-  const table = [['TIME', 'SNAPSHOT', 'SIZE', 'TAGS', 'DIRECTORY'], ...rows];
-  const widths = table[0]!.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-  const lines = table.map(
-    (row) =>
-      `${row
-        .map((cell, i) => cell.padEnd(widths[i]!))
-        .join('  ')
-        .trimEnd()}\n`,
-  );
-  return [...lines, lost].join('');
+  return formatTable([['TIME', 'SNAPSHOT', 'SIZE', 'TAGS', 'DIRECTORY'], ...rows]) + lost;
 }

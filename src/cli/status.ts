@@ -1,6 +1,7 @@
 import type { CommandModule } from 'yargs';
 import { listSessions, type Session } from '../attach/sessions.ts';
 import type { GlobalArguments } from './arguments.ts';
+import { formatTable } from './table.ts';
 
 interface StatusArguments extends GlobalArguments {
   readonly json: boolean;
@@ -36,15 +37,5 @@ function toTable(sessions: readonly Session[]): string {
     String(record.pid),
     isAlive ? (record.readOnly ? 'read-only' : 'read-write') : 'dead: kloset-nbd cleanup',
   ]);
-  const table = [COLUMNS, ...rows];
-  const widths = COLUMNS.map((_, column) => Math.max(...table.map((row) => row[column]!.length)));
-  return table
-    .map(
-      (row) =>
-        `${row
-          .map((cell, i) => cell.padEnd(widths[i]!))
-          .join('  ')
-          .trimEnd()}\n`,
-    )
-    .join('');
+  return formatTable([COLUMNS, ...rows]);
 }

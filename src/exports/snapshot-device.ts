@@ -1,12 +1,13 @@
 import type { BlockDevice } from '../core/device.ts';
-import { UnsupportedError } from '../core/errors.ts';
+import { UnsupportedError, UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
 import { ReadOnlyDevice } from '../device/read-only-device.ts';
+import type { Ext4Image } from '../ext4/image.ts';
 import { isLayoutVersion, LAYOUT_VERSION, type LayoutRequest } from '../ext4/parameters.ts';
 import type { Part } from './composition.ts';
 import type { OpenStore } from './open-store.ts';
-import type { Overlay, Overlays } from './overlays.ts';
+import type { FrozenOverlay, Overlay, Overlays } from './overlays.ts';
 import { openSnapshotImage } from './snapshot-image.ts';
 import { StatusDevice } from './status-device.ts';
 
@@ -27,15 +28,18 @@ export class SnapshotDevice {
   readonly writable: BlockDevice;
   /** The snapshot as it is, whatever was written to the other. */
   readonly pristine: BlockDevice;
+  /** The snapshot's disk, which knows what each block is. */
+  readonly image: Ext4Image;
   readonly #overlay: Overlay;
   readonly #close: () => Promise<void>;
 
   private constructor(
-    devices: { overlay: Overlay; writable: BlockDevice; pristine: BlockDevice },
+    devices: { image: Ext4Image; overlay: Overlay; writable: BlockDevice; pristine: BlockDevice },
     close: () => Promise<void>,
   ) {
     this.writable = devices.writable;
     this.pristine = devices.pristine;
+    this.image = devices.image;
     this.#overlay = devices.overlay;
     this.#close = close;
   }
@@ -71,6 +75,7 @@ export class SnapshotDevice {
       `Snapshot ${label} is open: ${entries} entries on a disk of ${formatBytes(image.sizeBytes)}`,
     );
     const devices = {
+      image,
       overlay,
       writable: new StatusDevice(overlay, image, overlay),
       pristine: new StatusDevice(new ReadOnlyDevice(image), image, undefined),
@@ -86,12 +91,23 @@ export class SnapshotDevice {
 
   /** Its overlay was found damaged and takes no writes. */
   get isReadOnly(): boolean {
-    return this.#overlay.readOnlyReason !== undefined;
+    return this.readOnlyReason !== undefined;
+  }
+
+  /** What was found; undefined for one that takes writes. */
+  get readOnlyReason(): string | undefined {
+    return this.#overlay.readOnlyReason;
   }
 
   /** Bytes that differ from the snapshot. */
   get dirtyBytes(): number {
     return this.#overlay.stats().dirtyBytes;
+  }
+
+  /** The writable device as it is after a flush; close it before the device. Rejects with OverlayError, or UserError for one in memory. */
+  async freeze(): Promise<FrozenOverlay> {
+    if (this.#overlay.freeze === undefined) throw new UserError('What is in memory only cannot be copied.');
+    return this.#overlay.freeze();
   }
 
   close(): Promise<void> {

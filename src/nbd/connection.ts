@@ -71,6 +71,11 @@ export class Connection implements HagglingHost, TransmissionHost {
     return !this.#socket.destroyed && (this.#closing || this.#haggling.waitsForClient);
   }
 
+  /** The device the client is attached to, as its lease calls it. */
+  get deviceId(): string | undefined {
+    return this.#attachment?.lease.deviceId;
+  }
+
   /** performance.now() since when the client has read none of the replies it is owed; undefined if it is owed none. */
   get unreadSinceMs(): number | undefined {
     return this.#outbox?.waitingSinceMs;

@@ -106,6 +106,16 @@ export class NbdServer {
     return this.#closing;
   }
 
+  /**
+   * Closes the connections of all clients that are attached to such a device: for them as if the network had failed.
+   * Their leases are given back once what they had in flight is done.
+   */
+  disconnect(matches: (deviceId: string) => boolean, reason: string): void {
+    for (const connection of [...this.#connections]) {
+      if (connection.deviceId !== undefined && matches(connection.deviceId)) connection.destroy(reason);
+    }
+  }
+
   async #drain(): Promise<void> {
     this.#stopListening();
     const emptied = new Promise<void>((resolve) => {

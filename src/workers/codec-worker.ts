@@ -1,8 +1,9 @@
 /** Entry of a worker thread of the pool: decodes chunks. */
 import { workerData } from 'node:worker_threads';
+import { type Outcome, outcomeOf } from '../core/outcome.ts';
 import { type CodecParameters, createCodec } from '../kloset/codec/codec.ts';
 import { decodeChecked, requireMac } from './check-chunk.ts';
-import { type ChunkTask, type Outcome, outcomeOf } from './message.ts';
+import type { ChunkTask } from './message.ts';
 
 const codec = await createCodec(workerData as CodecParameters);
 

@@ -1,8 +1,8 @@
 import type { KeyObject } from 'node:crypto';
 import { Piscina } from 'piscina';
 import { exitCodes, UserError } from '../core/errors.ts';
+import { type Outcome, resultOf } from '../core/outcome.ts';
 import { derivationBlocksThread, deriveKey, type KdfParameters } from '../kloset/codec/key-derivation.ts';
-import { type Outcome, resultOf } from './message.ts';
 import { workerFile } from './worker-file.ts';
 
 /** What the worker is asked; it answers with the key. */

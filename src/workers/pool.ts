@@ -3,9 +3,10 @@ import { Piscina } from 'piscina';
 import type { Decoder } from '../core/decoder.ts';
 import { StoreUnavailableError } from '../core/errors.ts';
 import { INLINE_DECODE_BYTES_MAX } from '../core/limits.ts';
+import { type Outcome, resultOf } from '../core/outcome.ts';
 import { type Codec, type CodecParameters, createCodec } from '../kloset/codec/codec.ts';
 import { decodeChecked, requireMac } from './check-chunk.ts';
-import { type ChunkTask, type Outcome, resultOf } from './message.ts';
+import type { ChunkTask } from './message.ts';
 import { workerFile } from './worker-file.ts';
 
 /** Decodes small values in the calling thread and large ones in a pool of worker threads, through shared memory. */

@@ -9,8 +9,8 @@ import {
   UnsupportedError,
   UserError,
 } from '../../../src/core/errors.ts';
+import { outcomeOf, resultOf } from '../../../src/core/outcome.ts';
 import { type Codec, createCodec } from '../../../src/kloset/codec/codec.ts';
-import { outcomeOf, resultOf } from '../../../src/workers/message.ts';
 import { PooledDecoder } from '../../../src/workers/pool.ts';
 
 const parameters = {
