@@ -92,6 +92,7 @@ export class Connection implements HagglingHost, TransmissionHost {
   destroy(reason: string): void {
     if (!this.#socketClosed) this.log.info({}, `disconnected: ${reason}`);
     this.#closing = true;
+    this.#isSecuring = false;
     this.#socket.destroy();
   }
 
@@ -143,6 +144,7 @@ export class Connection implements HagglingHost, TransmissionHost {
     this.log.debug({}, `closing: ${reason}`);
     this.#inbox.clear();
     if (this.#isSecuring) {
+      this.#isSecuring = false;
       this.#socket.destroy();
       return;
     }
@@ -181,17 +183,21 @@ export class Connection implements HagglingHost, TransmissionHost {
   }
 
   #secured(socket: TLSSocket): void {
-    if (this.#closing) return;
+    if (!this.#isSecuring) return;
     this.#isSecuring = false;
     this.#socket = socket;
     this.#listen(socket);
     this.#haggling.secured();
   }
 
+  /** Told after the socket is closed, unless it is still to be. Of what we have ended ourselves another line tells. */
   #failedTls(reason: string): void {
-    if (this.#closing) return;
+    if (!this.#isSecuring) return;
+    this.#isSecuring = false;
+    this.#closing = true;
     this.#shared.counters.connectionsRefused++;
-    this.destroy(`the TLS handshake failed: ${reason}`);
+    this.log.warn({}, `disconnected: the TLS handshake failed: ${reason}`);
+    this.#socket.destroy();
   }
 
   #receive(chunk: Buffer): void {

@@ -160,6 +160,7 @@ export class RelayedConnection {
     if (this.#clientClosed) return;
     this.#log('warn', `disconnected: ${reason}`);
     this.#isClosing = true;
+    this.#endSecuring();
     this.#client.destroy();
   }
 
@@ -182,17 +183,28 @@ export class RelayedConnection {
       if (error || this.#isClosing) return;
       upgradeToTls(client, this.#shared.tls!.credentials.options, received, {
         established: (secured) => this.#secured(secured),
-        failed: (reason) => {
-          if (!this.#isClosing) this.destroy(`the TLS handshake failed: ${reason}`);
-        },
+        failed: (reason) => this.#failedTls(reason),
       });
     });
   }
 
-  #secured(client: Socket): void {
-    if (this.#isClosing) return;
+  /** Told after the socket is closed, unless it is still to be. Of what we have ended ourselves another line tells. */
+  #failedTls(reason: string): void {
+    if (this.#securing === undefined) return;
+    this.#endSecuring();
+    this.#log('warn', `disconnected: the TLS handshake failed: ${reason}`);
+    this.#isClosing = true;
+    this.#client.destroy();
+  }
+
+  #endSecuring(): void {
     clearTimeout(this.#securing);
     this.#securing = undefined;
+  }
+
+  #secured(client: Socket): void {
+    if (this.#securing === undefined) return;
+    this.#endSecuring();
     this.#client = client;
     this.#listen(client);
     this.#handshake.secured();

@@ -16,7 +16,7 @@ import {
   options,
 } from '../../../src/nbd/protocol.ts';
 import type { SuperviseLimits } from '../../../src/supervise/limits.ts';
-import { Supervisor } from '../../../src/supervise/supervisor.ts';
+import { Supervisor, type SupervisorOptions } from '../../../src/supervise/supervisor.ts';
 import type { Worker, WorkerEnd } from '../../../src/supervise/worker-process.ts';
 import { type Cleanup, temporaryFolder } from '../../support/fixtures.ts';
 import type { LogLine } from '../../support/nbd-fixture.ts';
@@ -217,7 +217,12 @@ export class ScriptedWorker implements Worker {
 }
 
 /** A supervisor that listens on a free port and a Unix socket, and its workers as they are started. */
-export async function startSupervised(cleanup: Cleanup, script: Script = {}, limits: Partial<SuperviseLimits> = {}) {
+export async function startSupervised(
+  cleanup: Cleanup,
+  script: Script = {},
+  limits: Partial<SuperviseLimits> = {},
+  options: Partial<SupervisorOptions> = {},
+) {
   const folder = temporaryFolder(cleanup);
   const workers = new Row<ScriptedWorker>();
   const log: LogLine[] = [];
@@ -227,6 +232,7 @@ export async function startSupervised(cleanup: Cleanup, script: Script = {}, lim
     log: { debug: keep('debug'), info: keep('info'), warn: keep('warn'), error: keep('error') },
     shared: false,
     limits,
+    ...options,
     startWorker(generation) {
       const worker = new ScriptedWorker(join(folder, `${generation}.sock`), generation, script);
       workers.push(worker);
