@@ -1,14 +1,19 @@
 import { type FileHandle, open, readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
 import { LRUCache } from 'lru-cache';
-import { CorruptStoreError, exitCodes, StoreUnavailableError, UserError } from '../core/errors.ts';
+import { CorruptStoreError, exitCodes, UserError } from '../core/errors.ts';
 import { CONFIG_BYTES_MAX, OPEN_PACKFILES_MAX, STATE_BYTES_MAX } from './limits.ts';
-import type { KlosetStore, ResourceKind } from './store.ts';
+import { isMissing, toStoreError } from './local-errors.ts';
+import { MissingResourceError, type RemoteStore, TransientStoreError } from './remote-store.ts';
+import type { ResourceKind } from './store.ts';
 
 const ID_PATTERN = /^[0-9a-f]{64}$/;
 
-/** A store in a local directory (kloset-format 2.1). Files in it are published by rename and never change. */
-export class LocalStore implements KlosetStore {
+/**
+ * A store in a local directory (kloset-format 2.1). Files in it are published by rename and never change. A directory
+ * without its CONFIG is one whose file system is not mounted: what is missing then may come back.
+ */
+export class LocalStore implements RemoteStore {
   readonly location: string;
   readonly #handles: LRUCache<string, Promise<SharedHandle>>;
 
@@ -42,10 +47,10 @@ export class LocalStore implements KlosetStore {
   async list(kind: ResourceKind): Promise<string[]> {
     const root = path.join(this.location, kind);
     const ids: string[] = [];
-    for (const bucket of await listOrNothing(root)) {
+    for (const bucket of await this.#listOrNothing(root)) {
       if (!/^[0-9a-f]{2}$/.test(bucket)) continue;
       // Temporary files of a running backup lie beside the resources: only full ids count.
-      const names = await listOrNothing(path.join(root, bucket));
+      const names = await this.#listOrNothing(path.join(root, bucket));
       for (const name of names) if (ID_PATTERN.test(name) && name.startsWith(bucket)) ids.push(name);
     }
     return ids.sort();
@@ -55,14 +60,21 @@ export class LocalStore implements KlosetStore {
     try {
       return await this.#readWhole(this.#pathOf('states', id), STATE_BYTES_MAX);
     } catch (error) {
-      throw isMissing(error) ? new StoreUnavailableError(`State ${id} has vanished from the store`) : error;
+      throw isMissing(error) ? await this.#missing(`State ${id}`, error) : error;
     }
   }
 
   async readPackfile(id: string, offset: number, target: Uint8Array): Promise<void> {
+    const filled = await this.readPackfileUpTo(id, offset, target);
+    if (filled === target.byteLength) return;
+    this.#handles.delete(id);
+    throw new CorruptStoreError(`packfile ${id}: it ends before byte ${offset + target.byteLength}`);
+  }
+
+  async readPackfileUpTo(id: string, offset: number, target: Uint8Array): Promise<number> {
     const handle = await this.#packfile(id);
     try {
-      await handle.fill(offset, target);
+      return await handle.fill(offset, target);
     } catch (error) {
       // The next attempt opens the file anew: on a network file system the handle may be what is broken (ESTALE).
       this.#handles.delete(id);
@@ -92,9 +104,32 @@ export class LocalStore implements KlosetStore {
       if (handle.acquire()) return handle;
     } catch (error) {
       if (this.#handles.peek(id) === opening) this.#handles.delete(id);
-      throw toStoreError(error, `packfile ${id}`);
+      throw isMissing(error) ? await this.#missing(`packfile ${id}`, error) : toStoreError(error, `packfile ${id}`);
     }
     return this.#packfile(id); // It was retired between the look-up and now.
+  }
+
+  /** A store without any resource of a kind has no directory for it. */
+  async #listOrNothing(directory: string): Promise<string[]> {
+    try {
+      return await readdir(directory);
+    } catch (error) {
+      if (!isMissing(error)) throw toStoreError(error, directory);
+      const missing = await this.#missing(directory, error);
+      if (missing instanceof TransientStoreError) throw missing;
+      return [];
+    }
+  }
+
+  /** The error for a file that is not there: gone from the store, or away with all of it. */
+  async #missing(what: string, cause: unknown): Promise<MissingResourceError | TransientStoreError> {
+    const isThere = await stat(path.join(this.location, 'CONFIG')).then(
+      () => true,
+      () => false,
+    );
+    return isThere
+      ? new MissingResourceError(`${what} has vanished from the store`, { cause })
+      : new TransientStoreError(`${what}: there is no store at ${this.location} any more`, { cause });
   }
 
   async #readWhole(file: string, bytesMax: number): Promise<Uint8Array> {
@@ -134,12 +169,14 @@ class SharedHandle {
     this.#closeIfUnused();
   }
 
-  async fill(offset: number, target: Uint8Array): Promise<void> {
+  /** Resolves to how many bytes there are, `target.byteLength` at the most. */
+  async fill(offset: number, target: Uint8Array): Promise<number> {
     for (let done = 0; done < target.byteLength; ) {
       const { bytesRead } = await this.#file.read(target, done, target.byteLength - done, offset + done);
-      if (bytesRead === 0) throw new CorruptStoreError(`it ends before byte ${offset + target.byteLength}`);
+      if (bytesRead === 0) return done;
       done += bytesRead;
     }
+    return target.byteLength;
   }
 
   #closeIfUnused(): void {
@@ -150,24 +187,3 @@ class SharedHandle {
 
 function ignoreFailedOpen(): void {}
 function ignoreFailedClose(): void {}
-
-async function listOrNothing(directory: string): Promise<string[]> {
-  try {
-    return await readdir(directory);
-  } catch (error) {
-    if (isMissing(error) || (error as NodeJS.ErrnoException).code === 'ENOTDIR') return [];
-    throw toStoreError(error, directory);
-  }
-}
-
-function isMissing(error: unknown): boolean {
-  const code = (error as NodeJS.ErrnoException).code;
-  return code === 'ENOENT' || code === 'ENOTDIR';
-}
-
-function toStoreError(error: unknown, what: string): Error {
-  if (error instanceof CorruptStoreError) return new CorruptStoreError(`${what}: ${error.message}`, { cause: error });
-  const code = (error as NodeJS.ErrnoException).code;
-  if (code === undefined) return error as Error;
-  return new StoreUnavailableError(`${what} cannot be read (${code})`, { cause: error });
-}

@@ -20,6 +20,8 @@ export interface RetryingStoreOptions {
   readonly requestTimeoutMs?: number;
   /** Attempts under way at once. A read that waits before its next attempt holds no place. */
   readonly fetchConcurrency?: number;
+  /** Makes the first attempt at once, without a place and unwatched: for stores that are near, where that costs more than it gives. */
+  readonly isNear?: boolean;
   readonly log?: Log;
   readonly clock?: Clock;
   /** 0 <= x < 1: spreads the attempts of many servers that lost the same store. */
@@ -44,6 +46,7 @@ export class RetryingStore implements RemoteStore {
   readonly #store: RemoteStore;
   readonly #budgetMs: number;
   readonly #requestTimeoutMs: number;
+  readonly #isNear: boolean;
   readonly #log: Log;
   readonly #clock: Clock;
   readonly #random: () => number;
@@ -56,6 +59,7 @@ export class RetryingStore implements RemoteStore {
     this.#store = store;
     this.#budgetMs = options.fetchTimeoutMs ?? FETCH_TIMEOUT_MS_DEFAULT;
     this.#requestTimeoutMs = options.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
+    this.#isNear = options.isNear ?? false;
     this.#log = options.log ?? silentLog;
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? Math.random;
@@ -96,6 +100,14 @@ export class RetryingStore implements RemoteStore {
 
   async #read<T>(reading: Reading, attempt: (options: ReadOptions) => Promise<T>): Promise<T> {
     if (this.#isClosed) throw new StoreUnavailableError(`${reading.what}: ${this.location} has been closed`);
+    if (this.#isNear) {
+      try {
+        return await attempt({ signal: reading.signal });
+      } catch (error) {
+        if (!(error instanceof TransientStoreError) || this.#isClosed) throw error;
+        this.#log.debug({ location: this.location, reason: error.message }, `${reading.what} is read again`);
+      }
+    }
     const startedAtMs = this.#clock.now();
     const stop = new AbortController();
     this.#stops.add(stop);

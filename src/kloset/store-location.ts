@@ -89,9 +89,9 @@ export function openResolvedStore({ location, options }: ResolvedStore, opening:
   if (opening.plakar?.always) return throughPlakar();
   switch (kind) {
     case 'directory':
-      return new LocalStore(path.resolve(rest));
+      return retrying(new LocalStore(path.resolve(rest)), opening, { isNear: true });
     case 'archive':
-      return new PtarStore(path.resolve(rest));
+      return retrying(new PtarStore(path.resolve(rest)), opening, { isNear: true });
     case 'plakar-server':
     case 'web-archive': {
       const url = parseUrl(location.replace(/^ptar\+/i, ''));
@@ -122,12 +122,16 @@ export function openResolvedStore({ location, options }: ResolvedStore, opening:
 
 /** Every request is tried again as needed, and small ones bring their surroundings along. */
 function overNetwork(store: RemoteStore, opening: OpenOptions): KlosetStore {
-  const retrying = new RetryingStore(store, {
+  return new ReadAheadStore(retrying(store, opening));
+}
+
+function retrying(store: RemoteStore, opening: OpenOptions, options: { isNear?: boolean } = {}): RetryingStore {
+  return new RetryingStore(store, {
+    ...options,
     fetchTimeoutMs: opening.fetchTimeoutMs ?? FETCH_TIMEOUT_MS_DEFAULT,
     fetchConcurrency: opening.fetchConcurrency ?? FETCH_CONCURRENCY_DEFAULT,
     ...(opening.log === undefined ? {} : { log: opening.log }),
   });
-  return new ReadAheadStore(retrying);
 }
 
 /** Never quoted in full: an address can hold a password. */

@@ -10,6 +10,7 @@ import { PlakarServer } from '../../src/kloset/plakar-server/plakar-server.ts';
 import { openResolvedStore } from '../../src/kloset/store-location.ts';
 import { runCli, startServer } from '../support/cli.ts';
 import { albumStore, cleanupAfterEach, copyOfStore, storePath, temporaryFolder } from '../support/fixtures.ts';
+import { recordingLog } from '../support/recording-log.ts';
 import { commandPath, findCommand, requires } from '../support/requires.ts';
 import { processesWith, standInPlakar } from '../support/stand-in-plakar.ts';
 import { contentOfDirectory, sampleDirectory } from '../support/store-content.ts';
@@ -17,13 +18,6 @@ import { runStoreSuite } from './store-suite.ts';
 
 const cleanup = cleanupAfterEach();
 const content = contentOfDirectory(sampleDirectory);
-
-/** What the log was told, by message. */
-function recordingLog(): { log: Log; messages: string[] } {
-  const messages: string[] = [];
-  const keep = (_fields: object, message: string) => void messages.push(message);
-  return { log: { debug: keep, info: keep, warn: keep, error: keep }, messages };
-}
 
 /** Waits for something that comes in the end; the test's own time-out is the bound. */
 async function until(isSo: () => boolean): Promise<void> {
@@ -78,7 +72,7 @@ describe.skipIf(needNamespace.missing)(needNamespace.title('in a bare namespace'
   });
 
   it('a plakar that dies is started again, and reads go on', async () => {
-    const { log, messages } = recordingLog();
+    const { log, lines } = recordingLog();
     const plakar = standInPlakar(cleanup);
     const options = { command: plakar.command, allowOpenLoopback: false, always: true };
     const store = openResolvedStore(
@@ -95,7 +89,7 @@ describe.skipIf(needNamespace.missing)(needNamespace.title('in a bare namespace'
       expect(Buffer.from(await store.readState(id))).toEqual(state);
       expect(plakar.calls()).toHaveLength(1 + round);
     }
-    expect(messages.filter((message) => /server ended \(SIGKILL\)/.test(message))).toHaveLength(2);
+    expect(lines.filter(({ message }) => /server ended \(SIGKILL\)/.test(message))).toHaveLength(2);
   });
 
   it('a relay that dies is started again, with all that belongs to it', async () => {

@@ -1,6 +1,15 @@
 /** Directory stores and single-file archives, and what may be wrong with them on disk. */
 import { randomBytes } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, truncateSync, unlinkSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  unlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import {
@@ -13,6 +22,8 @@ import {
 import { OPEN_PACKFILES_MAX } from '../../../src/kloset/limits.ts';
 import { LocalStore } from '../../../src/kloset/local-store.ts';
 import { PtarStore } from '../../../src/kloset/ptar-store.ts';
+import { MissingResourceError, TransientStoreError } from '../../../src/kloset/remote-store.ts';
+import { RetryingStore } from '../../../src/kloset/retrying-store.ts';
 import { cleanupAfterEach, storePath, temporaryFolder } from '../../support/fixtures.ts';
 
 const cleanup = cleanupAfterEach();
@@ -62,6 +73,7 @@ describe('a directory', () => {
 
   it('lists ids only: no temporary files, no strangers, no file in the wrong bucket', async () => {
     const { root, store, pathOf } = directoryStore(3);
+    writeFileSync(join(root, 'CONFIG'), 'x');
     expect(await store.list('states')).toEqual([]);
     for (const stray of ['tmp.123', name(1).toUpperCase().replaceAll('1', 'A'), name(2).slice(1), name(2)]) {
       writeFileSync(join(root, 'packfiles', '01', stray), '');
@@ -81,12 +93,13 @@ describe('a directory', () => {
   });
 
   it('tells a packfile that is gone from one that is cut', async () => {
-    const { store, pathOf } = directoryStore(2);
+    const { root, store, pathOf } = directoryStore(2);
+    writeFileSync(join(root, 'CONFIG'), 'x');
     unlinkSync(pathOf(0));
     truncateSync(pathOf(1), 500);
     const gone = await failure(store.readPackfile(name(0), 0, new Uint8Array(10)));
-    expect(gone).toBeInstanceOf(StoreUnavailableError);
-    expect((gone as Error).message).toContain(`packfile ${name(0)} cannot be read (ENOENT)`);
+    expect(gone).toBeInstanceOf(MissingResourceError);
+    expect((gone as Error).message).toContain(`packfile ${name(0)} has vanished from the store`);
     const cut = await failure(store.readPackfile(name(1), 495, new Uint8Array(10)));
     expect(cut).toBeInstanceOf(CorruptStoreError);
     expect((cut as Error).message).toContain(`packfile ${name(1)}: it ends before byte 505`);
@@ -101,6 +114,35 @@ describe('a directory', () => {
     const target = new Uint8Array(10).fill(9);
     await store.readPackfile(name(0), 0, target);
     expect(target).toEqual(new Uint8Array(10));
+  });
+
+  it('that is away as a whole is waited for: reads and listings go on when it is back', async () => {
+    const { root, store } = directoryStore(1);
+    writeFileSync(join(root, 'CONFIG'), 'x');
+    let isBack = false;
+    // Whoever waits for the next attempt finds the directory back where it was.
+    const clock = {
+      now: () => 0,
+      after: (_delayMs: number, action: () => void) => {
+        if (!isBack && existsSync(`${root}.away`)) {
+          renameSync(`${root}.away`, root);
+          isBack = true;
+        }
+        if (isBack) setImmediate(action);
+        return () => undefined;
+      },
+    };
+    const patient = new RetryingStore(store, { isNear: true, clock, requestTimeoutMs: 1e9 });
+    const target = new Uint8Array(10).fill(9);
+    for (const read of [() => patient.readPackfile(name(0), 0, target), () => patient.list('packfiles')]) {
+      renameSync(root, `${root}.away`);
+      isBack = false;
+      await read();
+    }
+    expect(target).toEqual(new Uint8Array(10));
+    renameSync(root, `${root}.away`);
+    cleanup.add(() => rmSync(`${root}.away`, { recursive: true }));
+    expect(await failure(new LocalStore(root).readPackfile(name(0), 0, target))).toBeInstanceOf(TransientStoreError);
   });
 
   it('opens the file anew after a read that failed', async () => {

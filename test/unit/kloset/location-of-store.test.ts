@@ -1,8 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { UserError } from '../../../src/core/errors.ts';
-import { LocalStore } from '../../../src/kloset/local-store.ts';
-import { PtarStore } from '../../../src/kloset/ptar-store.ts';
 import { ReadAheadStore } from '../../../src/kloset/read-ahead-store.ts';
+import { RetryingStore } from '../../../src/kloset/retrying-store.ts';
 import { classifyLocation, openResolvedStore } from '../../../src/kloset/store-location.ts';
 
 const environment = { AWS_EC2_METADATA_DISABLED: 'true' };
@@ -35,9 +34,9 @@ describe('classifyLocation', () => {
 
 describe('openResolvedStore', () => {
   it('makes the back-end of a location, with its help where there is a network', async () => {
-    expect(await open('/srv/a')).toBeInstanceOf(LocalStore);
+    expect(await open('/srv/a')).toBeInstanceOf(RetryingStore);
     expect((await open('fs:///srv/a')).location).toBe('/srv/a');
-    expect(await open('ptar:/srv/a')).toBeInstanceOf(PtarStore);
+    expect(await open('ptar:/srv/a')).toBeInstanceOf(RetryingStore);
     expect(await open('http://127.0.0.1:1/base')).toBeInstanceOf(ReadAheadStore);
     expect((await open('http://u:p@127.0.0.1:1/base')).location).toBe('http://127.0.0.1:1/base');
     expect((await open('ptar+http://127.0.0.1:1/a')).location).toBe('ptar+http://127.0.0.1:1/a');
