@@ -11,6 +11,8 @@ export interface ListenArguments {
   readonly allow: readonly string[];
   readonly insecure: boolean;
   readonly shared: boolean;
+  readonly minimumBlockSize: '1' | '512' | '4096';
+  readonly idleTimeout: string;
   readonly supervise: boolean;
 }
 
@@ -48,6 +50,17 @@ export function listenOptions<T>(yargs: Argv<T>) {
         'Let several clients write to one export at once. ext4 does not survive that: for cluster-aware clients only',
       type: 'boolean',
       default: false,
+    })
+    .option('minimum-block-size', {
+      describe: 'Bytes that offsets and lengths of requests must be multiples of; clients are told, others refused',
+      choices: ['1', '512', '4096'] as const,
+      default: '1' as const,
+    })
+    .option('idle-timeout', {
+      describe: 'How long a client may ask nothing before it is disconnected, such as 1h; 0 for ever',
+      type: 'string',
+      requiresArg: true,
+      default: '0',
     })
     .option('supervise', {
       describe: 'Keep clients when the serving process dies: it is started again, and goes on. With --overlay DIR only',

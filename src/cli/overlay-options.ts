@@ -1,5 +1,6 @@
 /** The options for where writes go. */
 import type { Argv } from 'yargs';
+import { UserError } from '../core/errors.ts';
 import { OVERLAY_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
 import type { SpaceLimit } from '../device/space-limit.ts';
@@ -7,11 +8,13 @@ import { KeptOverlays, type OverlaySettings } from '../exports/directory-overlay
 import { MemoryOverlays } from '../exports/memory-overlays.ts';
 import type { OpenStore } from '../exports/open-store.ts';
 import type { Overlays } from '../exports/overlays.ts';
+import { ReadOnlyOverlays } from '../exports/read-only-overlays.ts';
 import { defaultSize, sizeOption } from './arguments.ts';
 import { overlayLimit } from './overlay-limit.ts';
 
 export interface OverlayArguments {
   readonly overlay: string;
+  readonly readOnly: boolean;
   readonly overlayMemoryLimit: string;
   readonly overlayLimit: string | undefined;
   readonly onFull: 'pause' | 'fail';
@@ -30,6 +33,11 @@ export function overlayOptions<T>(yargs: Argv<T>) {
       type: 'string',
       requiresArg: true,
       default: MEMORY,
+    })
+    .option('read-only', {
+      describe: 'Serve the snapshots as they are: no client can write, and no overlay is made',
+      type: 'boolean',
+      default: false,
     })
     .option('overlay-memory-limit', {
       describe: 'Memory for writes of all memory overlays together; more goes to a file in --temp-dir',
@@ -62,11 +70,12 @@ export function overlayOptions<T>(yargs: Argv<T>) {
 }
 
 /** Whether what is written is gone with the process. */
-export function isVolatile({ overlay }: OverlayArguments): boolean {
-  return overlay === MEMORY;
+export function isVolatile({ overlay, readOnly }: OverlayArguments): boolean {
+  return overlay === MEMORY && !readOnly;
 }
 
 export function whereWritesGo(given: OverlayArguments): string {
+  if (given.readOnly) return 'Serving read-only: nobody can write.';
   return isVolatile(given)
     ? 'Serving. Writes are kept in memory and are lost when this process ends; --overlay DIR keeps them.'
     : `Serving. Writes are kept in ${given.overlay}.`;
@@ -95,6 +104,10 @@ export async function openOverlays(
   settings: OverlaySettings,
   { store, log }: { store: OpenStore; log: Log },
 ): Promise<Overlays> {
+  if (given.readOnly) {
+    if (given.overlay === MEMORY) return new ReadOnlyOverlays();
+    throw new UserError('--read-only makes no overlay: leave out --overlay, or --read-only to see what it holds.');
+  }
   if (!isVolatile(given)) return KeptOverlays.open(given.overlay, settings, log);
   return new MemoryOverlays({
     memoryBytesMax: sizeOption('overlay-memory-limit', given.overlayMemoryLimit),

@@ -118,7 +118,7 @@ async function serve(given: ServeArguments): Promise<void> {
 async function superviseServer(given: ServeArguments, access: Access, log: Log): Promise<void> {
   if (isVolatile(given)) {
     throw new UserError(
-      '--supervise needs --overlay DIR: what is in memory only dies with the process that is replaced.',
+      '--supervise needs --overlay DIR, or --read-only: what is in memory only dies with the process that is replaced.',
     );
   }
   const [, script, ...argv] = process.argv;
@@ -156,6 +156,7 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
   const composed = placed.filter(({ at }) => at !== undefined);
   const into = intoOption(given.into);
   const layout = await layoutRequest(given);
+  const idleMsMax = durationOption('idle-timeout', given.idleTimeout);
   const inflightBytes = sizeOption('inflight-memory', given.inflightMemory);
   const everyMs = durationOption('refresh', given.refresh);
   const { plakarLocation, ...chosen } = chooseStore(given, log);
@@ -194,6 +195,8 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
       log,
       shared: given.shared,
       repliesInFlightBytesMax: inflightBytes / 2,
+      limits: { idleMsMax },
+      minimumBlockBytes: Number(given.minimumBlockSize) as 1 | 512 | 4096,
       tls: access.tls,
       allowed: access.allowed,
       onBug,

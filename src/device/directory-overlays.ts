@@ -20,6 +20,7 @@ import {
   type OverlayIdentity,
   type OverlayMetadata,
   readMetadata,
+  readOrMakeToken,
   removeClosed,
   writeClosed,
   writeMetadata,
@@ -124,6 +125,11 @@ export class DirectoryOverlays {
     } catch (cause) {
       throw asUserError(`cannot open the overlay ${directory}`, cause);
     }
+  }
+
+  /** The token of an overlay that exists. */
+  tokenOf(exportKey: string): Promise<string> {
+    return readOrMakeToken(this.#fileSystem, this.directoryOf(exportKey));
   }
 
   /**

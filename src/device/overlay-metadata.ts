@@ -1,4 +1,8 @@
-/** The two small files beside a log: overlay.json says what the overlay belongs to, closed.json how its log ended. */
+/**
+ * The small files beside a log: overlay.json says what the overlay belongs to, closed.json how its log ended, token.json
+ * by which token clients know it. A copy of an overlay gets another token.
+ */
+import { randomBytes } from 'node:crypto';
 import { join } from 'node:path';
 import { UnsupportedError, UserError } from '../core/errors.ts';
 import { readChecked, writeChecked } from './checked-file.ts';
@@ -33,6 +37,9 @@ export interface OverlayMetadata {
 }
 
 const METADATA_NAME = 'overlay.json';
+const TOKEN_NAME = 'token.json';
+/** Too many to be met twice. */
+const TOKEN_BYTES = 16;
 const CLOSED_NAME = 'closed.json';
 
 /** Undefined if there is none. Rejects with UserError if it is damaged, UnsupportedError if it is of another version. */
@@ -84,4 +91,13 @@ export async function removeClosed(fileSystem: OverlayFileSystem, directory: str
     if (errorCode(error) !== 'ENOENT') throw error;
   }
   await fileSystem.syncDirectory(directory);
+}
+
+/** The overlay's token, hex; made the first time. A damaged one is replaced: clients then have to attach anew, and reach no other disk. */
+export async function readOrMakeToken(fileSystem: OverlayFileSystem, directory: string): Promise<string> {
+  const known = await readChecked(fileSystem, join(directory, TOKEN_NAME));
+  if (known !== undefined && known !== 'damaged') return (known as { token: string }).token;
+  const token = randomBytes(TOKEN_BYTES).toString('hex');
+  await writeChecked(fileSystem, directory, TOKEN_NAME, { token });
+  return token;
 }

@@ -49,6 +49,10 @@ export class KeptOverlays implements Overlays {
     return found?.metadata.exportKey;
   }
 
+  tokenOf(key: string): Promise<string> {
+    return this.#overlays.tokenOf(key);
+  }
+
   async open(key: string, base: ReadableDevice, identity: OverlayIdentity): Promise<Overlay> {
     const device = await this.#overlays.openDevice(key, base, { ...identity, layout: flatten(identity.layout) });
     if (device.readOnlyReason !== undefined) {

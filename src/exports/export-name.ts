@@ -5,6 +5,20 @@ import type { SnapshotHeader } from '../kloset/snapshot.ts';
 /** Suffix of the pristine, read-only device of an export. */
 export const BASE_SUFFIX = '@base';
 
+/** NAME@TOKEN, TOKEN of 32 hex digits. */
+const WITH_TOKEN = /^(.*)@([0-9a-f]{32})$/s;
+
+/** The name that reaches one disk, whatever else has been given its NAME since: see Overlays.tokenOf. */
+export function attachName(name: string, token: string): string {
+  return `${name}@${token}`;
+}
+
+/** The two parts of a name that `attachName` made; undefined if it is none. */
+export function splitAttachName(name: string): { readonly name: string; readonly token: string } | undefined {
+  const [, own, token] = WITH_TOKEN.exec(name) ?? [];
+  return own === undefined || token === undefined ? undefined : { name: own, token };
+}
+
 /** The digits of an id that plakar prints. */
 export const SHORT_ID_DIGITS = 8;
 

@@ -1,9 +1,10 @@
+import { randomBytes } from 'node:crypto';
 import type { ReadableDevice } from '../core/device.ts';
 import type { Log } from '../core/log.ts';
 import { MemoryBudget } from '../device/memory-budget.ts';
 import { openMemoryOverlay } from '../device/memory-overlay.ts';
 import type { SpaceOptions } from '../device/space-gate.ts';
-import type { Overlay, Overlays } from './overlays.ts';
+import { type Overlay, type Overlays, TOKEN_BYTES } from './overlays.ts';
 
 export interface MemoryOverlaysOptions {
   /** Bytes of all overlays together kept in memory; what is beyond goes to a file. */
@@ -22,6 +23,7 @@ export class MemoryOverlays implements Overlays {
   readonly isVolatile = true;
   readonly #options: MemoryOverlaysOptions;
   readonly #budget: MemoryBudget;
+  readonly #token = randomBytes(TOKEN_BYTES).toString('hex');
 
   constructor(options: MemoryOverlaysOptions) {
     this.#options = options;
@@ -31,6 +33,10 @@ export class MemoryOverlays implements Overlays {
   async pinned(): Promise<undefined> {}
 
   async keyOf(): Promise<undefined> {}
+
+  async tokenOf(): Promise<string> {
+    return this.#token;
+  }
 
   open(_key: string, base: ReadableDevice): Promise<Overlay> {
     const { tempDir, encryptSpill, log, space } = this.#options;

@@ -61,6 +61,11 @@ export class OpenDevices {
     };
   }
 
+  /** The device if it is open. */
+  opened(deviceId: string): SnapshotDevice | undefined {
+    return this.#open.get(deviceId)?.opened;
+  }
+
   /** Those that hold the device now. */
   holders(deviceId: string): number {
     return this.#open.get(deviceId)?.holders ?? 0;

@@ -3,6 +3,9 @@ import type { ByteRange } from '../core/units.ts';
 import type { OverlayRange } from '../device/overlay-map.ts';
 import type { LayoutParameters } from '../ext4/parameters.ts';
 
+/** Bytes of a token: too many to be met twice. */
+export const TOKEN_BYTES = 16;
+
 /** What an overlay belongs to; one made for something else is refused. */
 export interface OverlayIdentity {
   readonly snapshotId: string;
@@ -49,6 +52,11 @@ export interface Overlays {
   pinned(key: string): Promise<PinnedIdentity | undefined>;
   /** The key of an existing overlay of that snapshot and path, or undefined. */
   keyOf(snapshotId: string, path: string): Promise<string | undefined>;
+  /**
+   * What tells the device that `open` has just given from all others, 128 bits as hex: the same for as long as its bytes
+   * are kept, another one when they are not.
+   */
+  tokenOf(key: string, identity: OverlayIdentity): Promise<string>;
   /** Opens or creates; rejects with UserError if the existing one was made with another identity. */
   open(key: string, base: ReadableDevice, identity: OverlayIdentity): Promise<Overlay>;
   close(): Promise<void>;

@@ -1,4 +1,4 @@
-import type { BlockDevice } from '../core/device.ts';
+import type { BlockDevice, ReadableDevice } from '../core/device.ts';
 import { UnsupportedError, UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
@@ -7,7 +7,7 @@ import type { Ext4Image } from '../ext4/image.ts';
 import { isLayoutVersion, LAYOUT_VERSION, type LayoutRequest } from '../ext4/parameters.ts';
 import type { Part } from './composition.ts';
 import type { OpenStore } from './open-store.ts';
-import type { FrozenOverlay, Overlay, Overlays } from './overlays.ts';
+import type { FrozenOverlay, Overlay, OverlayIdentity, Overlays } from './overlays.ts';
 import { openSnapshotImage } from './snapshot-image.ts';
 import { StatusDevice } from './status-device.ts';
 
@@ -30,16 +30,19 @@ export class SnapshotDevice {
   readonly pristine: BlockDevice;
   /** The snapshot's disk, which knows what each block is. */
   readonly image: Ext4Image;
+  /** See Overlays.tokenOf. */
+  readonly token: string;
   readonly #overlay: Overlay;
   readonly #close: () => Promise<void>;
 
   private constructor(
-    devices: { image: Ext4Image; overlay: Overlay; writable: BlockDevice; pristine: BlockDevice },
+    devices: { image: Ext4Image; overlay: Overlay; writable: BlockDevice; pristine: BlockDevice; token: string },
     close: () => Promise<void>,
   ) {
     this.writable = devices.writable;
     this.pristine = devices.pristine;
     this.image = devices.image;
+    this.token = devices.token;
     this.#overlay = devices.overlay;
     this.#close = close;
   }
@@ -58,7 +61,7 @@ export class SnapshotDevice {
       );
     }
     const overlayIdentity = { ...identity, layout: image.layout.parameters };
-    const overlay = await options.overlays.open(options.overlayKey, image, overlayIdentity).catch(async (error) => {
+    const { overlay, token } = await openOverlay(options, image, overlayIdentity).catch(async (error) => {
       await opened.close();
       throw error;
     });
@@ -77,6 +80,7 @@ export class SnapshotDevice {
     const devices = {
       image,
       overlay,
+      token,
       writable: new StatusDevice(overlay, image, overlay),
       pristine: new StatusDevice(new ReadOnlyDevice(image), image, undefined),
     };
@@ -112,6 +116,20 @@ export class SnapshotDevice {
 
   close(): Promise<void> {
     return this.#close();
+  }
+}
+
+async function openOverlay(
+  { overlays, overlayKey }: SnapshotDeviceOptions,
+  image: ReadableDevice,
+  identity: OverlayIdentity,
+): Promise<{ overlay: Overlay; token: string }> {
+  const overlay = await overlays.open(overlayKey, image, identity);
+  try {
+    return { overlay, token: await overlays.tokenOf(overlayKey, identity) };
+  } catch (error) {
+    await overlay.close();
+    throw error;
   }
 }
 

@@ -5,12 +5,29 @@ import type { LayoutRequest } from '../ext4/parameters.ts';
 import { matchesSelector, parseSelector, type Selector } from '../kloset/selector.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import type { PlacedSelector } from './composition.ts';
-import { BASE_SUFFIX, describeExport, SHORT_ID_DIGITS, selectorName, shortName } from './export-name.ts';
+import {
+  attachName,
+  BASE_SUFFIX,
+  describeExport,
+  SHORT_ID_DIGITS,
+  selectorName,
+  shortName,
+  splitAttachName,
+} from './export-name.ts';
 import { describeTarget, deviceIdOf, resolveTarget, type Target } from './export-target.ts';
 import { OpenDevices } from './open-devices.ts';
 import type { OpenStore } from './open-store.ts';
 import type { Overlays } from './overlays.ts';
 import { SnapshotDevice } from './snapshot-device.ts';
+
+/** A name of an export, understood. */
+interface Asked {
+  readonly target: Target;
+  /** The pristine, read-only device. */
+  readonly isBase: boolean;
+  /** The one that the device must have. */
+  readonly token: string | undefined;
+}
 
 export interface SnapshotExportsOptions {
   readonly store: OpenStore;
@@ -54,36 +71,42 @@ export class SnapshotExports implements ExportCatalog {
 
   async list(): Promise<readonly ExportSummary[]> {
     const { store, overlays } = this.#options;
-    const describe = (header: SnapshotHeader) => (isVolatile: boolean) => describeExport(header, isVolatile);
+    const isNamedByOperator = this.#named.length > 0;
     const own = this.#named.map((target) => ({
       name: target.name,
-      description: (isVolatile: boolean) => describeTarget(target, isVolatile),
+      description: this.#describe(target),
+      pristine: describeTarget(target, false),
     }));
-    const all = store.snapshots.map((header) => ({
-      name: shortName(header, store.snapshots),
-      description: describe(header),
-    }));
-    const listed = this.#named.length > 0 ? own : all;
-    const aliases = this.#named.length > 0 ? [] : this.#aliases();
+    const describe = (name: string, header: SnapshotHeader) => {
+      const target = this.#resolved.get(name);
+      const description = target === undefined ? describeExport(header, overlays.isVolatile) : this.#describe(target);
+      return { name, description, pristine: describeExport(header, false) };
+    };
+    const all = store.snapshots.map((header) => describe(shortName(header, store.snapshots), header));
+    const aliases = isNamedByOperator ? [] : this.#aliases().map(({ name, header }) => describe(name, header));
+    const listed = isNamedByOperator ? own : all;
     return [
-      ...listed.map(({ name, description }) => ({ name, description: description(overlays.isVolatile) })),
-      ...aliases.map(({ name, header }) => ({ name, description: describe(header)(overlays.isVolatile) })),
-      ...listed.map(({ name, description }) => ({ name: `${name}${BASE_SUFFIX}`, description: description(false) })),
+      ...[...listed, ...aliases].map(({ name, description }) => ({ name, description })),
+      ...listed.map(({ name, pristine }) => ({ name: `${name}${BASE_SUFFIX}`, description: pristine })),
     ];
   }
 
   async acquire(name: string): Promise<ExportLease | undefined> {
-    const exact = await this.#find(name); // A tag or a path may end as the suffix does.
-    const isBase = exact === undefined && name.endsWith(BASE_SUFFIX);
-    const target = isBase ? await this.#find(name.slice(0, -BASE_SUFFIX.length)) : exact;
-    if (target === undefined) return undefined;
+    const asked = await this.#understand(name);
+    if (asked === undefined) return undefined;
+    const { target, isBase, token } = asked;
     const deviceId = deviceIdOf(target);
     const hold = this.#devices.hold(deviceId, () => this.#openDevice(deviceId, target));
     const device = await hold.device;
+    if (token !== undefined && token !== device.token) {
+      hold.release();
+      throw this.#goneError(name, target);
+    }
+    const ownName = token === undefined ? target.name : attachName(target.name, token);
     return {
-      name: isBase ? `${target.name}${BASE_SUFFIX}` : target.name,
+      name: isBase ? `${target.name}${BASE_SUFFIX}` : ownName,
       deviceId: isBase ? `${deviceId}${BASE_SUFFIX}` : deviceId,
-      description: describeTarget(target, this.#options.overlays.isVolatile && !isBase),
+      description: isBase ? describeTarget(target, false) : this.#describe(target),
       readOnly: isBase || device.isReadOnly,
       device: isBase ? device.pristine : device.writable,
       release: hold.release,
@@ -111,11 +134,41 @@ export class SnapshotExports implements ExportCatalog {
     return this.#devices.close();
   }
 
-  #openDevice(deviceId: string, { parts, overlayKey: ownKey }: Target): Promise<SnapshotDevice> {
+  async #openDevice(deviceId: string, { parts, name, overlayKey: ownKey }: Target): Promise<SnapshotDevice> {
     const { store, layout, overlays, log } = this.#options;
     const overlayKey = this.#overlayKeys.get(deviceId) ?? ownKey;
     this.#overlayKeys.set(deviceId, overlayKey);
-    return SnapshotDevice.open({ store, parts, layout, overlays, overlayKey, log });
+    const device = await SnapshotDevice.open({ store, parts, layout, overlays, overlayKey, log });
+    const attachAs = attachName(name, device.token);
+    log.info({ export: name, attachAs }, `Attach by the name ${attachAs}: it means this disk for ever, or none.`);
+    return device;
+  }
+
+  /** For LIST and INFO: with the name to attach by, once that is known. */
+  #describe(target: Target): string {
+    const token = this.#devices.opened(deviceIdOf(target))?.token;
+    const description = describeTarget(target, this.#options.overlays.isVolatile);
+    return token === undefined ? description : `${description}, attach as ${attachName(target.name, token)}`;
+  }
+
+  #goneError(name: string, target: Target): UserError {
+    const why = this.#options.overlays.isVolatile
+      ? "this disk's writes were lost when the server ended"
+      : 'its overlay was removed, or another snapshot or layout is served under its name';
+    return new UserError(
+      `The disk "${name}" is gone: ${why}. Unmount and detach it; "${target.name}" is another disk.`,
+    );
+  }
+
+  /** What a name stands for: a disk, one `@base`, or one that must have a token. */
+  async #understand(name: string): Promise<Asked | undefined> {
+    const exact = await this.#find(name); // A tag or a path may end as a suffix does.
+    if (exact !== undefined) return { target: exact, isBase: false, token: undefined };
+    const isBase = name.endsWith(BASE_SUFFIX);
+    const pinned = splitAttachName(name);
+    const own = isBase ? name.slice(0, -BASE_SUFFIX.length) : pinned?.name;
+    const target = own === undefined ? undefined : await this.#find(own);
+    return target && { target, isBase, token: pinned?.token };
   }
 
   /** `latest` and every tag, with what they mean while nothing has pinned them. */

@@ -239,7 +239,9 @@ export class Connection implements HagglingHost, TransmissionHost {
   }
 
   #idle(): void {
-    if (this.#transmission?.inFlight === 0) this.destroy(`no request for ${this.#shared.limits.idleMsMax} ms`);
+    // What the device works on is waited for; a client that reads none of its replies is idle as well.
+    const isQuiet = this.#transmission?.inFlight === 0 || this.unreadSinceMs !== undefined;
+    if (isQuiet) this.destroy(`nothing was asked or read for ${this.#shared.limits.idleMsMax} ms`);
   }
 
   #closed(): void {

@@ -4,6 +4,9 @@
  *
  * NBD_FUZZ_FRAMES raises the number of frames (a million for a long run), NBD_FUZZ_SEED repeats a run.
  */
+import { readdirSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { afterEach, expect, test } from 'vitest';
 import {
   IHAVEOPT,
@@ -19,7 +22,9 @@ import { contextData, infoData, RawClient } from '../support/nbd-client.ts';
 import { startServer, type TestServer, until } from '../support/nbd-fixture.ts';
 import { StatusDevice } from '../support/nbd-status-device.ts';
 
-const frameCount = Number(process.env.NBD_FUZZ_FRAMES ?? 20_000);
+const frameCount = Number(
+  process.env.NBD_FUZZ_FRAMES ?? (process.env.KLOSET_NBD_SLOW === undefined ? 20_000 : 1_000_000),
+);
 const seed = Number(process.env.NBD_FUZZ_SEED ?? Math.floor(Math.random() * 2 ** 32));
 const SIZE = 256 * 1024;
 
@@ -118,16 +123,40 @@ async function oneConnection(random: Random, framesLeft: number): Promise<number
   return frames;
 }
 
+/** What the process holds on to: descriptors, and bytes that a collection of garbage leaves, in the heap and beside it. */
+async function holdings(): Promise<{ descriptors: number; bytes: number }> {
+  await until(() => running.server.counters.connectionsOpen === 0);
+  setFlagsFromString('--expose-gc');
+  const collect = runInNewContext('gc') as () => void;
+  for (let i = 0; i < 3; i++) {
+    // What was closed is let go of in a later turn.
+    await new Promise((resolve) => setImmediate(resolve));
+    collect();
+  }
+  const { heapUsed, arrayBuffers } = process.memoryUsage();
+  return { descriptors: readdirSync('/proc/self/fd').length, bytes: heapUsed + arrayBuffers };
+}
+
+/** What a run may leave behind whatever its length: code that was compiled late, the pool of reply buffers. */
+const KEPT_BYTES_MAX = 8 * 1024 * 1024;
+
 test(`${frameCount} random frames, seed ${seed}`, { timeout: 60_000 + frameCount * 5 }, async () => {
   const device = new StatusDevice(SIZE);
   running = await startServer(device, { shared: true, limits: { lingerMsMax: 50 } });
   const random = randomFrom(seed);
+  let early: Awaited<ReturnType<typeof holdings>> | undefined;
   for (let frames = 0; frames < frameCount; ) {
+    if (frames > frameCount / 10) early ??= await holdings();
     const rounds = await Promise.all(Array.from({ length: 4 }, () => oneConnection(random, frameCount)));
     frames += rounds.reduce((sum, count) => sum + count, 0);
     (running.log as unknown[]).length = 0;
   }
-  await until(() => running.server.counters.connectionsOpen === 0);
+  const late = await holdings();
+  console.log(
+    `${frameCount} frames, seed ${seed}: held early ${JSON.stringify(early)}, at the end ${JSON.stringify(late)}`,
+  );
+  expect(late.descriptors).toBe(early!.descriptors);
+  expect(late.bytes - early!.bytes).toBeLessThan(KEPT_BYTES_MAX);
   expect(running.bugs).toEqual([]);
   expect(running.catalog.leases).toBe(0);
   const { counters } = running.server;

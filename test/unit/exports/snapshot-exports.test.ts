@@ -40,6 +40,9 @@ class WatchedOverlays implements Overlays {
   async keyOf(snapshotId: string, path: string) {
     return [...this.pins].find(([, pin]) => pin.snapshotId === snapshotId && pin.path === path)?.[0];
   }
+  async tokenOf() {
+    return '0'.repeat(32);
+  }
   async open(key: string, base: ReadableDevice, { snapshotId, path }: OverlayIdentity): Promise<Overlay> {
     const place = `${snapshotId}:${path}`;
     if (this.inUse.has(place)) throw new Error(`${place} is open twice`);

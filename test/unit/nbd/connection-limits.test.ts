@@ -163,7 +163,23 @@ describe('idle clients', () => {
     await start(new MemoryDevice(4096), { limits: { idleMsMax: 100 } });
     const client = await (await running.client()).go();
     expect(await client.closed()).toEqual(Buffer.alloc(0));
-    expect(running.log.some(({ message }) => message.includes('no request for 100 ms'))).toBe(true);
+    expect(running.log.some(({ message }) => message.includes('nothing was asked or read for 100 ms'))).toBe(true);
+  });
+
+  test('are those, too, that read none of their replies; those whose request the device works on are not', async () => {
+    const gate = new GatedDevice(new MemoryDevice(16 * MiB));
+    await start(gate, { limits: { idleMsMax: 100 } });
+    const waiting = await (await running.client()).go();
+    const cookie = waiting.request({ type: NBD_CMD_READ, length: 512 });
+    await gate.arrival(1);
+    const unread = await (await running.client()).go();
+    unread.pauseReading();
+    unread.request({ type: NBD_CMD_READ, length: 16 * MiB });
+    await gate.arrival(2);
+    gate.release(1);
+    await until(() => running.server.counters.connectionsOpen === 1);
+    gate.release();
+    expect(await waiting.reply()).toMatchObject({ cookie, errno: 0 });
   });
 });
 
