@@ -44,7 +44,7 @@ afterEach(async () => {
 });
 
 const memory = (): Overlays =>
-  new MemoryOverlays({ memoryBytesMax: 1e6, tempDir: directory, space: {}, log: silentLog });
+  new MemoryOverlays({ memoryBytesMax: 1e6, tempDir: directory, encryptSpill: false, space: {}, log: silentLog });
 const kept = (): Promise<Overlays> => KeptOverlays.open(join(directory, 'overlays'), {}, silentLog);
 
 async function startServer(overlays: Overlays, selectors = ['latest'], layout: LayoutRequest = {}) {
