@@ -61,12 +61,21 @@ export function sizeOption(name: string, text: string): number {
   return bytes;
 }
 
-/** Milliseconds of `90s`, `5m`, `1h`, `250ms` or a number of seconds. Throws UserError. */
+const UNIT_MS: Readonly<Record<string, number>> = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+/** Longer timers do not exist, milliseconds. Source: setTimeout of Node. */
+const TIMER_MS_MAX = 2 ** 31 - 1;
+
+/** Milliseconds of `90s`, `5m`, `1h`, `7d`, `250ms` or a number of seconds. Throws UserError. */
 export function durationOption(name: string, text: string): number {
-  const [, number, unit = 's'] = /^(\d+(?:\.\d+)?)(ms|s|m|h)?$/.exec(text.trim()) ?? [];
-  const ms = Number(number) * { ms: 1, s: 1000, m: 60_000, h: 3_600_000 }[unit as 'ms' | 's' | 'm' | 'h'];
-  // Longer timers than that do not exist (2 ** 31 - 1 ms).
-  if (!(ms < 2 ** 31)) throw new UserError(`--${name} ${text}: write a time such as 90s, 5m or 1h; 24 days at most.`);
+  const [, number, unit = 's'] = /^(\d+(?:\.\d+)?)(ms|s|m|h|d)?$/.exec(text.trim()) ?? [];
+  if (number === undefined) throw new UserError(`--${name} ${text}: write a time such as 90s, 5m, 1h or 7d.`);
+  return Number(number) * UNIT_MS[unit]!;
+}
+
+/** A duration that a timer can wait for. Throws UserError. */
+export function timerOption(name: string, text: string): number {
+  const ms = durationOption(name, text);
+  if (ms > TIMER_MS_MAX) throw new UserError(`--${name} ${text}: write 24 days at most.`);
   return ms;
 }
 

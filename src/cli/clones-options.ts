@@ -13,8 +13,7 @@ import type { Log } from '../core/log.ts';
 import type { OverlaySettings } from '../exports/directory-overlays.ts';
 import { OpenStore } from '../exports/open-store.ts';
 import { createLog } from '../observability/log.ts';
-import type { GlobalArguments } from './arguments.ts';
-import { durationOption } from './duration.ts';
+import { durationOption, type GlobalArguments } from './arguments.ts';
 import { chooseStore } from './store.ts';
 
 export interface ClonesArguments extends GlobalArguments {

@@ -3,23 +3,21 @@ import type { Argv } from 'yargs';
 import { type AttachMethod, attachMethods } from '../attach/disk.ts';
 import type { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
-import {
-  CACHE_MEMORY_BYTES_DEFAULT,
-  INFLIGHT_MEMORY_BYTES_DEFAULT,
-  OVERLAY_MEMORY_BYTES_DEFAULT,
-} from '../core/limits.ts';
+import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
-import { MemoryOverlays } from '../exports/memory-overlays.ts';
 import { OpenStore } from '../exports/open-store.ts';
-import { parseSelector } from '../kloset/selector.ts';
 import { defuseDatabases } from '../postgres/databases.ts';
 import { openPgSession, type PgSession } from '../postgres/pg-session.ts';
 import type { GlobalArguments } from './arguments.ts';
+import { clonesDirectory } from './clones-options.ts';
 import type { EndSignals } from './end-signals.ts';
+import { cloneDisk, throwAwayDisk } from './pg-disk.ts';
 import { chooseStore } from './store.ts';
 
 export interface PgStartArguments extends GlobalArguments {
-  readonly snapshot: string;
+  readonly snapshot: string | undefined;
+  readonly clone?: string | undefined;
+  readonly clones?: string | undefined;
   readonly pgBin: string | undefined;
   readonly port: string;
   readonly force: boolean;
@@ -37,7 +35,7 @@ export function pgStartOptions<T>(yargs: Argv<T>) {
       describe:
         'Which snapshot: hex prefix of an id, latest, or tag:NAME; :PATH behind it if it has several data directories',
       type: 'string',
-      default: 'latest',
+      defaultDescription: 'latest',
     })
     .option('pg-bin', { describe: "Directory of PostgreSQL's programs", type: 'string', requiresArg: true })
     .option('port', {
@@ -85,26 +83,27 @@ export async function startPg(
   given: PgStartArguments,
   { log, closers, signals }: { log: Log; closers: Closers; signals: EndSignals },
 ): Promise<{ readonly session: PgSession; readonly store: OpenStore }> {
-  const selector = parseSelector(given.snapshot);
   const tablespaces = new Map(given.tablespace.map(tablespaceOption));
   const port = portOption(given.port);
   const store = await OpenStore.open({
-    ...chooseStore(given),
+    ...chooseStore(given, log),
     cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
     inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
   });
   closers.add(() => store.close());
-  const overlays = new MemoryOverlays({
-    memoryBytesMax: OVERLAY_MEMORY_BYTES_DEFAULT,
-    tempDir: undefined,
-    encryptSpill: store.repository.isEncrypted,
-    space: { onFull: 'fail' },
-    log,
-  });
+  const surroundings = { store, log, closers };
+  const disk =
+    given.clone === undefined
+      ? throwAwayDisk(given.snapshot ?? 'latest', surroundings)
+      : await cloneDisk(given.clone, {
+          ...surroundings,
+          directory: clonesDirectory({ clones: given.clones }),
+          snapshot: given.snapshot,
+        });
   const { pgBin, force, attachBy: method, keepSettings, unsafeNetwork, withoutTablespaces } = given;
   const onBug = (bug: unknown) => signals.bug(bug);
   const how = { pgBin, force, method, keepSettings, unsafeNetwork, withoutTablespaces, tablespaces, port };
-  const session = await openPgSession({ store, overlays, selector, log, onBug, ...how }, closers);
+  const session = await openPgSession({ store, disk, log, onBug, ...how }, closers);
   for (const warning of await defuseDatabases(session)) log.warn({}, warning);
   return { session, store };
 }

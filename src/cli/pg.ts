@@ -6,7 +6,8 @@ import { UserError } from '../core/errors.ts';
 import { createLog } from '../observability/log.ts';
 import type { PgSession } from '../postgres/pg-session.ts';
 import { createReader } from '../postgres/reader-role.ts';
-import { durationOption } from './duration.ts';
+import { timerOption } from './arguments.ts';
+import { clonesOption } from './clones-options.ts';
 import { EndSignals } from './end-signals.ts';
 import { type PgStartArguments, pgStartOptions, startPg } from './pg-start.ts';
 
@@ -26,6 +27,12 @@ export const pgCommand: CommandModule<object, PgArguments> = {
 
 function options(yargs: Argv<object>) {
   return pgStartOptions(yargs)
+    .option('clone', {
+      describe: 'Start on this clone, made if there is none of the name; what is changed stays',
+      type: 'string',
+      requiresArg: true,
+    })
+    .option('clones', clonesOption)
     .option('json', { describe: 'Print one line of JSON when it is ready', type: 'boolean', default: false })
     .option('read-only-role', {
       describe: 'Connect as a role that can read everything and write nothing',
@@ -47,7 +54,7 @@ async function pg(given: PgArguments): Promise<void> {
   const command = given['--'] ?? [];
   if (given.json && command.length > 0)
     throw new UserError('--json prints to standard output, which belongs to COMMAND.');
-  const idleMs = given.idle === undefined ? undefined : durationOption('idle', given.idle);
+  const idleMs = given.idle === undefined ? undefined : timerOption('idle', given.idle);
   const signals = new EndSignals();
   const closers = new Closers();
   try {
@@ -121,7 +128,9 @@ function describe(session: PgSession, user: string): string {
     `ready postgresql:///?host=${encodeURIComponent(host)}&port=${port}&user=${encodeURIComponent(user)}`,
     `${examination.programs.version} on snapshot ${snapshotId.slice(0, 8)}, databases ${facts.databases.join(', ')}. Connect with:`,
     `  psql -h ${host} -p ${port} -U ${user} -d ${facts.databases.includes('postgres') ? 'postgres' : facts.databases[0]}`,
-    'Ctrl-C ends it; what was changed is then gone.',
+    session.clone === undefined
+      ? 'Ctrl-C ends it; what was changed is then gone.'
+      : `Ctrl-C ends it; what was changed stays in the clone ${session.clone}.`,
     '',
   ].join('\n');
 }

@@ -13,7 +13,7 @@ import { createLog } from '../observability/log.ts';
 import { answerSupervisor, becomeWorker, passphraseFromSupervisor } from '../supervise/control.ts';
 import { supervise } from '../supervise/supervisor.ts';
 import { type Access, chooseAccess, openDoors, warnOfPlainDisks, workerAccess } from './access.ts';
-import { durationOption, type GlobalArguments, sizeOption } from './arguments.ts';
+import { type GlobalArguments, sizeOption, timerOption } from './arguments.ts';
 import { type ClonesArguments, clonesOption } from './clones-options.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
 import { type ListenArguments, listenOptions } from './listen-options.ts';
@@ -158,7 +158,7 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
   const layout = await layoutRequest(given);
   const idleMsMax = durationOption('idle-timeout', given.idleTimeout);
   const inflightBytes = sizeOption('inflight-memory', given.inflightMemory);
-  const everyMs = durationOption('refresh', given.refresh);
+  const everyMs = timerOption('refresh', given.refresh);
   const { plakarLocation, ...chosen } = chooseStore(given, log);
   const store = await OpenStore.open({
     ...chosen,

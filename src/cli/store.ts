@@ -8,7 +8,7 @@ import type { KeySource } from '../kloset/repository.ts';
 import type { KlosetStore } from '../kloset/store.ts';
 import { openResolvedStore } from '../kloset/store-location.ts';
 import { createLog } from '../observability/log.ts';
-import { countOption, durationOption, type GlobalArguments } from './arguments.ts';
+import { countOption, type GlobalArguments, timerOption } from './arguments.ts';
 import { chooseCache } from './cache-options.ts';
 import { keySource } from './passphrase.ts';
 import { openProgress } from './progress.ts';
@@ -34,7 +34,7 @@ export interface ChosenStore {
  */
 export function chooseStore(given: GlobalArguments, ownLog?: Log): ChosenStore {
   const log = ownLog ?? createLog(given.logLevel);
-  const fetchTimeoutMs = durationOption('fetch-timeout', given.fetchTimeout);
+  const fetchTimeoutMs = timerOption('fetch-timeout', given.fetchTimeout);
   if (fetchTimeoutMs === 0)
     throw new UserError('--fetch-timeout 0: no read would ever succeed; write a time such as 60s.');
   const bounds = { min: 1, max: FETCH_CONCURRENCY_MAX };

@@ -1,18 +1,17 @@
 /** From a snapshot to a PostgreSQL that answers: served, attached, mounted, prepared, recovered, started. */
 import { chmod, chown, mkdir, writeFile } from 'node:fs/promises';
 import { join, posix } from 'node:path';
-import { type AttachMethod, mountDisk, unmountDisk } from '../attach/disk.ts';
+import { type AttachMethod, type ExportAddress, mountDisk, unmountDisk } from '../attach/disk.ts';
 import { type Finished, finish } from '../attach/program.ts';
 import { Sandbox } from '../attach/sandbox.ts';
 import { createSession, removeSession, type SessionRecord, startOf, writeRecord } from '../attach/sessions.ts';
 import type { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
+import type { ExportCatalog } from '../core/export-catalog.ts';
 import type { Log } from '../core/log.ts';
-import { partOf } from '../exports/composition.ts';
+import type { SnapshotTree } from '../core/snapshot-tree.ts';
 import type { OpenStore } from '../exports/open-store.ts';
-import type { Overlays } from '../exports/overlays.ts';
-import { SnapshotExports } from '../exports/snapshot-exports.ts';
-import { type Selector, selectSnapshot } from '../kloset/selector.ts';
+import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { prepareFiles } from './clone-files.ts';
 import { asUser, Cluster, type ClusterFacts, type ClusterOptions, recoverAndDefuse } from './cluster.ts';
@@ -22,11 +21,33 @@ import { type Examination, examine } from './examination.ts';
 import { planLinks } from './links.ts';
 import { SqlClient } from './sql-client.ts';
 
+/** An account, as numbers. */
+export interface User {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** The disk to start on, and what it is made of. */
+export interface PgDisk {
+  /** By which messages know it. */
+  readonly name: string;
+  /** The clone that keeps what is written; undefined: it is thrown away. */
+  readonly clone: string | undefined;
+  readonly header: SnapshotHeader;
+  /** The directory of the snapshot that is on the disk, and where it lies there: '' for the disk's root. */
+  readonly path: string;
+  readonly place: string;
+  /** Whose its files are; undefined for a new disk, whose files get the owner that `open` is given. */
+  readonly owner: User | 'recorded' | undefined;
+  readonly exportName: string;
+  /** Makes it ready to be served. */
+  open(owner: User): Promise<ExportCatalog>;
+}
+
 export interface PgOptions {
   /** Stays the caller's. */
   readonly store: OpenStore;
-  readonly overlays: Overlays;
-  readonly selector: Selector;
+  readonly disk: PgDisk;
   readonly log: Log;
   readonly pgBin: string | undefined;
   readonly port: number;
@@ -41,14 +62,6 @@ export interface PgOptions {
   onBug(bug: unknown): void;
 }
 
-/** Where the snapshot lies on the disk: not at its root, so that lost+found is not in the data directory. */
-const PLACE = 'data';
-
-interface User {
-  readonly uid: number;
-  readonly gid: number;
-}
-
 /** A PostgreSQL on a snapshot, and everything below it. */
 export interface PgSession {
   /** Directory of its Unix socket: what PGHOST takes. */
@@ -58,6 +71,7 @@ export interface PgSession {
   readonly facts: ClusterFacts;
   readonly examination: Examination;
   readonly snapshotId: string;
+  readonly clone: string | undefined;
   readonly isContained: boolean;
   readonly logFile: string;
   readonly sql: SqlClient;
@@ -71,22 +85,23 @@ export interface PgSession {
 
 /** What goes up is taken down by `closers`, also after a failure: the caller closes them. Rejects with UserError. */
 export async function openPgSession(options: PgOptions, closers: Closers): Promise<PgSession> {
-  const { store, selector, log } = options;
-  const header = selectSnapshot(store.snapshots, selector);
+  const { store, disk, log } = options;
+  const { header } = disk;
   const directory = await createSession();
   closers.add(() => removeSession(directory));
   const record: SessionRecord = {
     kind: 'pg',
     pid: process.pid,
     pidStart: startOf(process.pid) ?? 0,
-    export: selector.text,
+    export: disk.name,
+    clone: disk.clone,
     uri: '',
     snapshot: header.id,
     readOnly: false,
   };
   await writeRecord(directory, record);
 
-  const source = await store.openSource(header, partOf(header, { selector, at: undefined }, undefined).path);
+  const source = await store.openSource(header, disk.path);
   closers.add(() => source.close());
   const snapshot = { tree: source.tree, content: source };
   const { pgBin, force } = options;
@@ -106,19 +121,19 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
     `Snapshot ${header.id.slice(0, 8)} has a data directory at ${examination.path}; starting ${programs.version} on it`,
   );
 
-  const user = await serverUser();
+  const user = await serverUser(source.tree, disk, examination);
   const sandbox = await startSandbox(options, directory, closers);
   const inside = (words: readonly string[]) => (sandbox === undefined ? words : sandbox.inside(words));
   const address = await serve(options, { directory, user }, closers);
   const mountPoint = join(directory, 'mnt');
   await mkdir(mountPoint, { mode: 0o711 });
   const request = { address, mountPoint, workDirectory: directory, readOnly: false, inside, detached: false };
-  const disk = await mountDisk({ ...request, method: options.method });
-  closers.add(() => unmountDisk(disk, { workDirectory: directory, inside }));
-  const { method, device } = disk;
+  const mounted = await mountDisk({ ...request, method: options.method });
+  closers.add(() => unmountDisk(mounted, { workDirectory: directory, inside }));
+  const { method, device } = mounted;
   log.info({ method, device }, `Attached by ${describeMethod(method)} as ${device}`);
 
-  const snapshotRoot = posix.join(mountPoint, PLACE);
+  const snapshotRoot = posix.join(mountPoint, disk.place);
   const dataDirectory = posix.join(snapshotRoot, examination.path);
   const setAside = await prepareFiles({ mountPoint, dataDirectory, snapshotRoot, user, inside }, links);
   if (setAside.length > 0) log.info({ setAside }, `Set aside in the clone: ${setAside.join(', ')}`);
@@ -148,6 +163,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
     facts,
     examination,
     snapshotId: header.id,
+    clone: disk.clone,
     isContained: sandbox !== undefined && !options.unsafeNetwork,
     logFile: clusterOptions.logFile,
     sql,
@@ -183,27 +199,28 @@ async function startSandbox(options: PgOptions, directory: string, closers: Clos
   return sandbox;
 }
 
-/** Serves the snapshot on a socket of the session's own. */
-async function serve(options: PgOptions, { directory, user }: { directory: string; user: User }, closers: Closers) {
-  const { store, overlays, selector, log, onBug } = options;
-  const exports = await SnapshotExports.create({
-    store,
-    selectors: [selector],
-    into: PLACE,
-    layout: { owner: user },
-    overlays,
-    log,
-  });
-  closers.add(() => exports.close());
-  const server = new NbdServer({ catalog: exports, log, onBug });
+/** Serves the disk on a socket of the session's own. */
+async function serve(
+  { disk, log, onBug }: PgOptions,
+  { directory, user }: { directory: string; user: User },
+  closers: Closers,
+): Promise<ExportAddress> {
+  const catalog = await disk.open(user);
+  const server = new NbdServer({ catalog, log, onBug });
   closers.add(() => server.close());
   const path = join(directory, 'nbd.sock');
-  const { uri } = await server.listen({ path });
-  return { uri, name: '', at: { path } };
+  await server.listen({ path });
+  const name = disk.exportName;
+  return { uri: `nbd+unix:///${encodeURIComponent(name)}?socket=${encodeURIComponent(path)}`, name, at: { path } };
 }
 
-/** Whom PostgreSQL runs as, and whose the files on the disk are: it refuses root, and files that are another's. */
-async function serverUser(): Promise<User> {
+/**
+ * Whom PostgreSQL runs as, and whose the files on a new disk are: it refuses root, and files that are another's. Of a
+ * clone that was made with its recorded owners it is the data directory's.
+ */
+async function serverUser(tree: SnapshotTree, disk: PgDisk, { dataDirectory }: Examination): Promise<User> {
+  if (disk.owner === 'recorded') return { uid: tree.uid[dataDirectory]!, gid: tree.gid[dataDirectory]! };
+  if (disk.owner !== undefined) return disk.owner;
   const uid = process.getuid!();
   if (uid !== 0) return { uid, gid: process.getgid!() };
   const { status, stdout } = await finish(['getent', 'passwd', 'postgres']);
@@ -239,7 +256,7 @@ async function writeConfiguration(
       hbaFile: path('pg_hba.conf'),
       identFile: path('pg_ident.conf'),
       clusterName: `kloset-nbd ${snapshotId.slice(0, 8)}`,
-      isThrowAway: options.overlays.isVolatile,
+      isThrowAway: options.disk.clone === undefined,
     },
     locales: await installedLocales(),
     keepSettings: options.keepSettings,

@@ -2,7 +2,7 @@
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { mustRun } from '../support/cli.ts';
-import { albumStore, cleanupAfterEach } from '../support/fixtures.ts';
+import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
 import { mountNeeds } from '../support/mount.ts';
 import { sessionsIn } from '../support/pg-session.ts';
 import { postgresNeeds } from '../support/postgres.ts';
@@ -54,6 +54,21 @@ describe.skipIf(need.missing)(need.title('pg'), () => {
     // Two head lines and the loopback device, which is down; then a directory of the session's own below /tmp.
     expect(stdout).toMatch(/^CREATE TABLE\nCOPY \d+\n3\n/);
     expect(stdout).toMatch(/\nrefused\n$/);
+  });
+
+  test('goes on with a clone where it was left, also after kill -9', async () => {
+    const sessions = sessionsIn(cleanup);
+    const at = ['--store', albumStore, '--clone', 'mine', '--clones', join(temporaryFolder(cleanup), 'clones')];
+    const sql = (text: string) => ['--log-level', 'error', '--', psql(), '-At', '-c', text];
+    await sessions.run('pg', 'tag:before', ...at, ...sql('create table mine as select 5 as a'));
+    const pg = await sessions.start(...at);
+    await mustRun(psql(), ['-h', pg.host(), '-U', 'postgres', '-c', 'insert into mine values (6)']);
+    pg.process.kill('SIGKILL');
+    await pg.ended;
+    const again = await sessions.run('pg', ...at, ...sql('select a from mine order by a; select count(*) from photo'));
+    expect(again).toMatchObject({ exitCode: 0, stdout: '5\n6\n4000\n' });
+    const other = await sessions.run('pg', 'tag:after', ...at, ...sql('select 1'));
+    expect(other).toMatchObject({ exitCode: 64, stderr: expect.stringContaining('is of snapshot 6300a0a8') });
   });
 
   test('leaves nothing that runs after kill -9, and cleanup removes the rest', async () => {
