@@ -8,7 +8,7 @@ import type { SealedWriter } from './sealed-writer.ts';
 
 const kinds = { u8: Uint8Array, u16: Uint16Array, u32: Uint32Array, i32: Int32Array, f64: Float64Array } as const;
 type Kind = keyof typeof kinds;
-export type Column = InstanceType<(typeof kinds)[Kind]>;
+export type Column = Uint8Array | Uint16Array | Uint32Array | Int32Array | Float64Array;
 
 interface Description {
   /** Whatever plain values belong to the columns. */

@@ -5,7 +5,7 @@ import { ByteBudget } from '../core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
 import type { Log } from '../core/log.ts';
-import type { Progress } from '../core/progress.ts';
+import { type Progress, silentProgress } from '../core/progress.ts';
 import { MiB } from '../core/units.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
 import { type DamagedSnapshot, listSnapshots, type SnapshotHeader, type SnapshotListing } from '../kloset/snapshot.ts';
@@ -42,7 +42,7 @@ export interface StoreOptions {
   readonly progress?: Progress;
 }
 
-/** Cache of decoded metadata where files' contents come from elsewhere, bytes. */
+/** Cache of decoded metadata, bytes. */
 const METADATA_CACHE_BYTES_MAX = 16 * MiB;
 
 /** An opened store with everything that snapshots of it share: index, decoder, caches, counters. */
@@ -53,6 +53,7 @@ export class OpenStore {
   readonly #closers: Closers;
   readonly #metadataChunks: ChunkCache;
   readonly #contentChunks: ChunkCache;
+  readonly #progress: Progress;
 
   private constructor(parts: {
     repository: Repository;
@@ -61,6 +62,7 @@ export class OpenStore {
     closers: Closers;
     metadataChunks: ChunkCache;
     contentChunks: ChunkCache;
+    progress: Progress;
   }) {
     this.repository = parts.repository;
     this.counters = parts.counters;
@@ -68,6 +70,7 @@ export class OpenStore {
     this.#closers = parts.closers;
     this.#metadataChunks = parts.metadataChunks;
     this.#contentChunks = parts.contentChunks;
+    this.#progress = parts.progress;
   }
 
   /** Rejects with UserError (66: no store, 77: passphrase), UnsupportedError, CorruptStoreError or StoreUnavailableError. */
@@ -84,6 +87,7 @@ export class OpenStore {
 
   static async #open(store: KlosetStore, closers: Closers, options: StoreOptions): Promise<OpenStore> {
     const counters = newReadCounters();
+    const { progress = silentProgress } = options;
     const repository = await Repository.open(store, { ...options, counters });
     closers.add(() => repository.close());
     const listing = await listSnapshots(repository);
@@ -92,16 +96,12 @@ export class OpenStore {
     const budget = new ByteBudget(options.inflightBytesMax);
     const native = new KlosetChunkStore({ repository, decoder, budget, counters });
     const foreign = await options.contentSource?.({ decoder, counters, isEncrypted: repository.isEncrypted });
-    // Metadata is read once, while a snapshot is opened: beside a foreign source it needs no cache to speak of.
-    const metadataBytesMax = foreign === undefined ? options.cacheBytesMax : METADATA_CACHE_BYTES_MAX;
-    const metadataChunks = new ChunkCache(native, { bytesMax: metadataBytesMax });
+    // Metadata is read once, while a snapshot is opened: it would only push contents out of their cache.
+    const metadataChunks = new ChunkCache(native, { bytesMax: METADATA_CACHE_BYTES_MAX });
     closers.add(() => metadataChunks.close());
-    let contentChunks = metadataChunks;
-    if (foreign !== undefined) {
-      contentChunks = new ChunkCache(foreign, { bytesMax: options.cacheBytesMax });
-      closers.add(() => contentChunks.close());
-    }
-    return new OpenStore({ repository, counters, listing, closers, metadataChunks, contentChunks });
+    const contentChunks = new ChunkCache(foreign ?? native, { bytesMax: options.cacheBytesMax });
+    closers.add(() => contentChunks.close());
+    return new OpenStore({ repository, counters, listing, closers, metadataChunks, contentChunks, progress });
   }
 
   /** Newest first, as of the last refresh. */
@@ -126,7 +126,8 @@ export class OpenStore {
   /** Opens a snapshot, or the directory `path` of it. */
   openSource(header: SnapshotHeader, path: string, options: WalkOptions = {}): Promise<KlosetSource> {
     const parts = { repository: this.repository, header, metadataChunks: this.#metadataChunks };
-    return KlosetSource.open({ ...parts, contentChunks: this.#contentChunks }, path, options);
+    const sources = { ...parts, contentChunks: this.#contentChunks };
+    return KlosetSource.open(sources, path, { progress: this.#progress, ...options });
   }
 
   close(): Promise<void> {

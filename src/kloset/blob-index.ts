@@ -1,3 +1,5 @@
+import type { State } from './state.ts';
+
 /** Where a blob's stored bytes lie. */
 export interface BlobLocation {
   /** Hex id of the packfile. */
@@ -18,6 +20,14 @@ export interface BlobIndex {
   deletedAt(id: string): number | undefined;
   /** When the first packfile was marked for deletion of those marked at or after `sinceMs`, milliseconds since 1970. */
   firstPackfileMarkedSince(sinceMs: number): number | undefined;
+  /** Ids of the states it was made from. */
+  readonly states: ReadonlySet<string>;
+  /**
+   * An index with further states merged, perhaps this one, if that is what merging all of them anew would give;
+   * undefined, and nothing changed, if it might not be. Rejects with CorruptStoreError on malformed records; what
+   * stood before them may be merged then.
+   */
+  extend(states: readonly State[]): Promise<BlobIndex | undefined>;
   /** Number of locations, dead ones included. */
   readonly locationCount: number;
   close(): Promise<void>;

@@ -1,17 +1,23 @@
 import { randomInt } from 'node:crypto';
+import { type Column, type ReadColumns, readColumns, writeColumns } from '../cache/columns.ts';
+import { CacheDamagedError } from '../cache/errors.ts';
+import type { SealedReader } from '../cache/sealed-reader.ts';
+import type { SealedWriter } from '../cache/sealed-writer.ts';
 import { CorruptStoreError } from '../core/errors.ts';
-import { MAC_BYTES, toHex } from '../core/mac.ts';
+import { MAC_BYTES } from '../core/mac.ts';
 import type { BlobIndex, BlobLocation } from './blob-index.ts';
-import { colouredRecord, locationRecord, packfileRecord, removeRecord, resourceTypes, stateRecords } from './format.ts';
-import { damagedState, fixedBody, orderStates, type State, stateRecordsOf } from './state.ts';
+import { removeRecord, resourceTypes, stateRecords } from './format.ts';
+import { IndexMarks } from './index-marks.ts';
+import { damagedState, fixedBody, orderStates, type State } from './state.ts';
+import { type RecordedLocation, scanState } from './state-scan.ts';
 
 /** Which bucket a MAC falls into cannot be told from outside. The factor is odd: multiplying by it loses nothing. */
 const HASH_SEED = randomInt(2 ** 32);
 const HASH_FACTOR = randomInt(2 ** 31) * 2 + 1;
 
 /**
- * The merge of all states (kloset-format 7.3): (type, MAC) -> locations. A hash table over typed arrays, about 60 bytes a
- * location, because a store of small files has three locations a file.
+ * The merge of all states (kloset-format 7.3) in memory: a hash table over typed arrays, about 60 bytes a location,
+ * because a store of small files has three locations a file. Stores with more than a few million have a SortedIndex.
  */
 export class LocationIndex implements BlobIndex {
   #count = 0;
@@ -23,15 +29,8 @@ export class LocationIndex implements BlobIndex {
   /** Next location of the same bucket, or NONE. */
   #next = new Int32Array(0);
   #buckets = new Int32Array(0);
-  readonly #packfileIds: string[] = [];
-  readonly #packfileNumbers = new Map<string, number>();
-  /** Packfiles that the packfile table lists; locations elsewhere are dead. */
-  readonly #listedPackfiles = new Set<number>();
-  /** When everything that is marked as deleted was marked, milliseconds since 1970; by `type:hex`. */
-  readonly #coloured = new Map<string, number>();
+  #marks = new IndexMarks();
   readonly #snapshotLocations: number[] = [];
-  /** Of the newest state merged. */
-  #newestNanoseconds = -(2n ** 63n);
 
   /** Merges states, in whatever order they are given. Throws CorruptStoreError on malformed records. */
   static merge(states: readonly State[]): LocationIndex {
@@ -40,15 +39,10 @@ export class LocationIndex implements BlobIndex {
     return index;
   }
 
-  /**
-   * Merges further states into this index, if that gives what merging all of them anew would: if they are newer than
-   * those it holds, none of which they can precede then. Otherwise returns false, nothing changed. Throws
-   * CorruptStoreError on malformed records; what stood before them is merged then.
-   */
-  extend(states: readonly State[]): boolean {
-    if (states.some(({ timestampNanoseconds }) => timestampNanoseconds <= this.#newestNanoseconds)) return false;
+  async extend(states: readonly State[]): Promise<LocationIndex | undefined> {
+    if (!this.#marks.mayFollow(states)) return undefined;
     this.#applyAll(states);
-    return true;
+    return this;
   }
 
   async locate(type: number, mac: Uint8Array): Promise<BlobLocation[]> {
@@ -61,43 +55,75 @@ export class LocationIndex implements BlobIndex {
     const marked: BlobLocation[] = [];
     for (const at of this.#find(type, mac)) {
       const packfile = this.#packfiles[at]!;
-      if (!this.#listedPackfiles.has(packfile)) continue;
-      const id = this.#packfileIds[packfile]!;
+      if (!this.#marks.isListed(packfile)) continue;
+      const id = this.#marks.packfileId(packfile);
       const location = { packfile: id, offset: this.#offsets[at]!, length: this.#lengths[at]! };
-      (this.#isColoured(resourceTypes.packfile, id) ? marked : live).push(location);
+      (this.#marks.isColoured(resourceTypes.packfile, id) ? marked : live).push(location);
     }
     return [...live, ...marked];
   }
 
   snapshots(): Uint8Array[] {
-    const ids = new Map<string, Uint8Array>();
-    for (const at of this.#snapshotLocations) {
-      if (!this.#listedPackfiles.has(this.#packfiles[at]!) || this.#types[at] !== resourceTypes.snapshot) continue;
-      const id = this.#macAt(at);
-      const hex = toHex(id);
-      if (!this.#isColoured(resourceTypes.snapshot, hex)) ids.set(hex, id);
-    }
-    return [...ids.values()];
+    const isThere = (at: number) => this.#types[at] === resourceTypes.snapshot;
+    const locations = this.#snapshotLocations
+      .filter(isThere)
+      .map((at) => ({ mac: this.#macAt(at), packfile: this.#packfiles[at]! }));
+    return this.#marks.liveSnapshots(locations);
   }
 
   deletedAt(id: string): number | undefined {
-    return this.#coloured.get(colourKey(resourceTypes.snapshot, id));
+    return this.#marks.deletedAt(id);
   }
 
   firstPackfileMarkedSince(sinceMs: number): number | undefined {
-    let first: number | undefined;
-    for (const [key, markedAtMs] of this.#coloured) {
-      if (!key.startsWith(PACKFILE_COLOUR) || markedAtMs < sinceMs) continue;
-      if (first === undefined || markedAtMs < first) first = markedAtMs;
-    }
-    return first;
+    return this.#marks.firstPackfileMarkedSince(sinceMs);
   }
 
   get locationCount(): number {
     return this.#count;
   }
 
+  get states(): ReadonlySet<string> {
+    return this.#marks.states;
+  }
+
   async close(): Promise<void> {}
+
+  /** Writes it into a file of the cache. */
+  async writeTo(writer: Pick<SealedWriter, 'write'>): Promise<void> {
+    const { values, columns } = this.#marks.toColumns();
+    const own: Record<string, Column> = {
+      macs: this.#macs.subarray(0, this.#count * MAC_BYTES),
+      types: this.#types.subarray(0, this.#count),
+      packfiles: this.#packfiles.subarray(0, this.#count),
+      offsets: this.#offsets.subarray(0, this.#count),
+      lengths: this.#lengths.subarray(0, this.#count),
+    };
+    await writeColumns(writer, { values, columns: { ...own, ...columns } });
+  }
+
+  /** Reads what `writeTo` wrote. Rejects with CacheDamagedError. */
+  static async readFrom(reader: SealedReader): Promise<LocationIndex> {
+    const index = new LocationIndex();
+    index.#take(await readColumns(reader));
+    return index;
+  }
+
+  #take(read: ReadColumns): void {
+    this.#marks = IndexMarks.fromColumns(read);
+    this.#macs = read.column('macs', 'u8');
+    this.#types = read.column('types', 'u8');
+    this.#packfiles = read.column('packfiles', 'u32');
+    this.#offsets = read.column('offsets', 'f64');
+    this.#lengths = read.column('lengths', 'u32');
+    this.#count = this.#types.length;
+    const lengths = [this.#macs.length / MAC_BYTES, this.#packfiles.length, this.#offsets.length, this.#lengths.length];
+    if (lengths.some((length) => length !== this.#count)) throw new CacheDamagedError('its columns differ in length');
+    this.#linkAll();
+    for (let at = 0; at < this.#count; at++) {
+      if (this.#types[at] === resourceTypes.snapshot) this.#snapshotLocations.push(at);
+    }
+  }
 
   #applyAll(states: readonly State[]): void {
     for (const state of orderStates(states)) {
@@ -106,87 +132,62 @@ export class LocationIndex implements BlobIndex {
       } catch (error) {
         throw error instanceof CorruptStoreError ? damagedState(state.id, error.message, error) : error;
       }
-      if (state.timestampNanoseconds > this.#newestNanoseconds) this.#newestNanoseconds = state.timestampNanoseconds;
+      this.#marks.note(state);
     }
   }
 
   #apply(state: State): void {
-    for (const { type, body } of stateRecordsOf(state)) {
-      switch (type) {
-        case stateRecords.location:
-          this.#addLocation(fixedBody(body, locationRecord.sizeBytes));
-          break;
-        case stateRecords.coloured: {
-          const record = colouredRecord.read(fixedBody(body, colouredRecord.sizeBytes));
-          this.#coloured.set(
-            colourKey(record.resourceType, toHex(record.mac)),
-            Number(record.whenNanoseconds / 1_000_000n),
-          );
-          break;
-        }
-        case stateRecords.packfile: {
-          const record = packfileRecord.read(fixedBody(body, packfileRecord.sizeBytes));
-          this.#listedPackfiles.add(this.#packfileNumber(toHex(record.packfileMac)));
-          break;
-        }
-        case stateRecords.remove:
-          this.#remove(fixedBody(body, removeRecord.sizeBytes));
-          break;
-        default: // Configuration is of no use to a reader; unknown records are skipped (7.2).
-      }
+    scanState(state, {
+      location: (records, place) => this.#addLocation(records, place),
+      other: (type, body) => {
+        this.#marks.apply(type, body);
+        if (type === stateRecords.remove) this.#removeLocation(body);
+      },
+    });
+  }
+
+  #removeLocation(body: Uint8Array): void {
+    const record = removeRecord.read(fixedBody(body, removeRecord.sizeBytes));
+    if (record.recordType !== stateRecords.location) return;
+    const packfile = this.#marks.packfileNumber(record.packfileMac);
+    for (const at of this.#find(record.blobType, record.blobMac)) {
+      // Padding is never looked up: as its type the location is as good as gone, and the bucket chain stays whole.
+      if (this.#packfiles[at] === packfile) this.#types[at] = resourceTypes.padding;
     }
   }
 
-  #remove(body: Uint8Array): void {
-    const record = removeRecord.read(body);
-    const blob = toHex(record.blobMac);
-    switch (record.recordType) {
-      case stateRecords.location: {
-        const packfile = this.#packfileNumber(toHex(record.packfileMac));
-        for (const at of this.#find(record.blobType, record.blobMac)) {
-          // Padding is never looked up: as its type the location is as good as gone, and the bucket chain stays whole.
-          if (this.#packfiles[at] === packfile) this.#types[at] = resourceTypes.padding;
-        }
-        break;
-      }
-      case stateRecords.coloured:
-        this.#coloured.delete(colourKey(record.blobType, blob));
-        break;
-      case stateRecords.packfile:
-        this.#listedPackfiles.delete(this.#packfileNumber(toHex(record.packfileMac)));
-        break;
-      default: // Removal of something this version does not keep.
-    }
-  }
-
-  #addLocation(body: Uint8Array): void {
-    const { blobType, blobMac, packfileMac, offset, length } = locationRecord.read(body);
-    if (blobType === resourceTypes.padding) return;
-    const packfile = this.#packfileNumber(toHex(packfileMac));
-    for (const at of this.#find(blobType, blobMac)) {
-      if (this.#packfiles[at] === packfile) return; // An existing location is kept (7.3).
+  #addLocation(records: Uint8Array, { type, macAt, packfileAt, offset, length }: RecordedLocation): void {
+    if (type === resourceTypes.padding) return;
+    const packfile = this.#marks.packfileNumber(records, packfileAt);
+    for (let at = this.#first(records, macAt); at >= 0; at = this.#next[at]!) {
+      // An existing location is kept (7.3).
+      if (this.#types[at] === type && this.#packfiles[at] === packfile && this.#macEquals(at, records, macAt)) return;
     }
     if (this.#count === this.#types.length) this.#grow();
     const at = this.#count++;
-    this.#macs.set(blobMac, at * MAC_BYTES);
-    this.#types[at] = blobType;
+    this.#macs.set(records.subarray(macAt, macAt + MAC_BYTES), at * MAC_BYTES);
+    this.#types[at] = type;
     this.#packfiles[at] = packfile;
     this.#offsets[at] = offset;
     this.#lengths[at] = length;
     this.#link(at);
-    if (blobType === resourceTypes.snapshot) this.#snapshotLocations.push(at);
+    if (type === resourceTypes.snapshot) this.#snapshotLocations.push(at);
   }
 
   *#find(type: number, mac: Uint8Array): Generator<number> {
-    if (this.#count === 0) return;
-    for (let at = this.#buckets[this.#bucketOf(mac)]!; at >= 0; at = this.#next[at]!) {
-      if (this.#types[at] === type && this.#macEquals(at, mac)) yield at;
+    for (let at = this.#first(mac, 0); at >= 0; at = this.#next[at]!) {
+      if (this.#types[at] === type && this.#macEquals(at, mac, 0)) yield at;
     }
   }
 
-  #macEquals(at: number, mac: Uint8Array): boolean {
+  /** The first location of the bucket that the MAC at `from` falls into, or NONE. */
+  #first(bytes: Uint8Array, from: number): number {
+    return this.#count === 0 ? -1 : this.#buckets[this.#bucketOf(bytes, from)]!;
+  }
+
+  #macEquals(at: number, bytes: Uint8Array, from: number): boolean {
     const start = at * MAC_BYTES;
-    for (let i = 0; i < MAC_BYTES; i++) if (this.#macs[start + i] !== mac[i]) return false;
+    for (let i = 0; i < MAC_BYTES; i++) if (this.#macs[start + i] !== bytes[from + i]) return false;
     return true;
   }
 
@@ -195,7 +196,7 @@ export class LocationIndex implements BlobIndex {
   }
 
   /** MACs are uniformly distributed, but a hostile state may name what it likes: hence all bytes, and a seed of this process. */
-  #bucketOf(mac: Uint8Array, from = 0): number {
+  #bucketOf(mac: Uint8Array, from: number): number {
     let hash = HASH_SEED;
     for (let at = from; at < from + MAC_BYTES; at += 4) {
       const word = mac[at]! | (mac[at + 1]! << 8) | (mac[at + 2]! << 16) | (mac[at + 3]! << 24);
@@ -218,29 +219,16 @@ export class LocationIndex implements BlobIndex {
     this.#packfiles = grown(this.#packfiles, new Uint32Array(capacity));
     this.#offsets = grown(this.#offsets, new Float64Array(capacity));
     this.#lengths = grown(this.#lengths, new Uint32Array(capacity));
+    this.#linkAll();
+  }
+
+  /** Makes the hash table anew, for as many locations as the columns have room for. */
+  #linkAll(): void {
+    const capacity = this.#types.length;
     this.#next = new Int32Array(capacity);
-    this.#buckets = new Int32Array(capacity).fill(-1); // A power of two, as the capacity is.
+    this.#buckets = new Int32Array(2 ** Math.ceil(Math.log2(Math.max(1024, capacity)))).fill(-1);
     for (let at = 0; at < this.#count; at++) this.#link(at);
   }
-
-  #packfileNumber(id: string): number {
-    let number = this.#packfileNumbers.get(id);
-    if (number === undefined) {
-      number = this.#packfileIds.push(id) - 1;
-      this.#packfileNumbers.set(id, number);
-    }
-    return number;
-  }
-
-  #isColoured(type: number, hex: string): boolean {
-    return this.#coloured.has(colourKey(type, hex));
-  }
-}
-
-const PACKFILE_COLOUR = `${resourceTypes.packfile}:`;
-
-function colourKey(type: number, hex: string): string {
-  return `${type}:${hex}`;
 }
 
 function grown<T extends Uint8Array | Uint32Array | Float64Array>(from: T, to: T): T {

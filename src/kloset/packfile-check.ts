@@ -10,10 +10,11 @@ import { CorruptStoreError } from '../core/errors.ts';
 import { equalBytes, MAC_BYTES } from '../core/mac.ts';
 import type { CodecParameters } from './codec/codec.ts';
 import { createRunningMac } from './codec/hash.ts';
-import { envelopeHeader, locationRecord, packfileFooter, packfileIndexRecord, stateRecords } from './format.ts';
+import { envelopeHeader, packfileFooter, packfileIndexRecord } from './format.ts';
 import { PACKFILE_WINDOW_BYTES } from './limits.ts';
-import { fixedBody, type State, stateRecordsOf } from './state.ts';
+import type { State } from './state.ts';
 import { readStates, type StateReader } from './state-reader.ts';
+import { scanState } from './state-scan.ts';
 
 /** What the states say about a packfile. */
 interface PackfileShape {
@@ -120,12 +121,13 @@ export class PackfileCheck {
 function shapeIn(state: State, packfile: Uint8Array): PackfileShape {
   let blobsEnd = 0;
   let blobCount = 0;
-  for (const { type, body } of stateRecordsOf(state)) {
-    if (type !== stateRecords.location) continue;
-    const { packfileMac, offset, length } = locationRecord.read(fixedBody(body, locationRecord.sizeBytes));
-    if (!equalBytes(packfileMac, packfile)) continue;
-    blobsEnd = Math.max(blobsEnd, offset + length);
-    blobCount++;
-  }
+  scanState(state, {
+    location(records, { packfileAt, offset, length }) {
+      if (!equalBytes(records.subarray(packfileAt, packfileAt + MAC_BYTES), packfile)) return;
+      blobsEnd = Math.max(blobsEnd, offset + length);
+      blobCount++;
+    },
+    other() {},
+  });
   return { blobsEnd, blobCount };
 }

@@ -33,7 +33,7 @@ export interface KeySource {
   deriveKey(passphrase: Uint8Array, parameters: KdfParameters): Promise<KeyObject>;
 }
 
-export interface RepositoryOptions extends StateIndexOptions {
+export interface RepositoryOptions extends Omit<StateIndexOptions, 'cache'> {
   readonly counters: ReadCounters;
   readonly keys: KeySource;
   /** Where what is read at opening is kept for the next time; undefined: nowhere. */
@@ -92,7 +92,7 @@ export class Repository {
     const codec = await createCodec(codecParameters);
     const cache =
       directory === undefined ? undefined : await openStoreCache(directory, { config, codecParameters, log });
-    const states = await StateIndex.open({ store, codec, counters }, options);
+    const states = await StateIndex.open({ store, codec, counters }, { ...options, cache });
     return new Repository({ store, config, codecParameters, codec, states, counters, cache });
   }
 
@@ -129,7 +129,7 @@ export class Repository {
     const { locations } = this.#states;
     const deletedAtMs = locations.deletedAt(snapshotId);
     if (deletedAtMs === undefined) return undefined;
-    const places = await locations.locate(resourceTypes.snapshot, Buffer.from(snapshotId, 'hex'));
+    const places = await this.#states.locate(resourceTypes.snapshot, Buffer.from(snapshotId, 'hex'));
     return {
       deletedAtMs,
       markedAtMs: locations.firstPackfileMarkedSince(deletedAtMs),
@@ -144,7 +144,7 @@ export class Repository {
 
   /** Gives back what the index has open; the store stays the caller's. */
   close(): Promise<void> {
-    return this.#states.locations.close();
+    return this.#states.close();
   }
 
   /** The checked bytes of a metadata blob. */
@@ -235,7 +235,7 @@ export class Repository {
   }
 
   #locate(id: BlobId): Promise<readonly BlobLocation[]> {
-    return this.#states.locations.locate(id.type, id.mac);
+    return this.#states.locate(id.type, id.mac);
   }
 
   async #readStored(location: BlobLocation, { plainBytesMax, signal }: BlobRequest): Promise<Uint8Array> {

@@ -3,6 +3,7 @@ import { CorruptStoreError, StoreUnavailableError } from '../core/errors.ts';
 import { equalBytes, toHex } from '../core/mac.ts';
 import { BTree, byteOrder, type KeyOrder, pathOrder, type TreeTypes } from './btree.ts';
 import { resourceTypes } from './format.ts';
+import { HeaderCache } from './header-cache.ts';
 import { METADATA_IN_FLIGHT_MAX } from './limits.ts';
 import type { Timestamp } from './msgpack.ts';
 import { MsgpackRecord } from './record.ts';
@@ -27,15 +28,14 @@ export interface SnapshotHeader {
   readonly dirpackIndex: Uint8Array | undefined;
   /** Bytes of all regular files, as the summary has it. */
   readonly totalBytes: number;
+  /** Entries in all, as the summary has it: for estimates. */
+  readonly entryCount: number;
 }
 
-/** Reads one snapshot's header. `id` is its 32 bytes. */
-export async function readSnapshotHeader(repository: Repository, id: Uint8Array): Promise<SnapshotHeader> {
+/** Takes a snapshot's header apart. `id` is its 32 bytes. */
+function parseSnapshotHeader(id: Uint8Array, blob: Uint8Array): SnapshotHeader {
   const hex = toHex(id);
-  const record = MsgpackRecord.decode(
-    await repository.readBlob({ type: resourceTypes.snapshot, mac: id }),
-    `header of snapshot ${hex}`,
-  );
+  const record = MsgpackRecord.decode(blob, `header of snapshot ${hex}`);
   if (!equalBytes(record.bytes('identifier'), id)) {
     // The blob's name is random, not a MAC: this is the one check there is that it was not swapped for another.
     throw new CorruptStoreError(`The header of snapshot ${hex} says it is another snapshot's`);
@@ -48,6 +48,8 @@ export async function readSnapshotHeader(repository: Repository, id: Uint8Array)
     .records('indexes')
     .find((index) => index.text('name') === 'dirpack' && index.text('type') === 'btree');
   const summary = source.record('summary');
+  const sumOf = (counter: string) =>
+    summary.record('directory').integer(counter) + summary.record('below').integer(counter);
   return {
     id: hex,
     timestamp: record.time('timestamp'),
@@ -60,7 +62,8 @@ export async function readSnapshotHeader(repository: Repository, id: Uint8Array)
     },
     trees: { files: root.mac('root'), attributes: root.mac('xattrs') },
     dirpackIndex: dirpack?.mac('value'),
-    totalBytes: summary.record('directory').integer('size') + summary.record('below').integer('size'),
+    totalBytes: sumOf('size'),
+    entryCount: 1 + sumOf('children'),
   };
 }
 
@@ -80,16 +83,17 @@ export interface SnapshotListing {
 }
 
 /**
- * All snapshots of the store; the headers of an earlier listing are not read again. Rejects with StoreUnavailableError if
+ * All snapshots of the store; headers in the cache, and those of an earlier listing, are not read. Rejects with StoreUnavailableError if
  * none of their headers can be had.
  */
 export async function listSnapshots(repository: Repository, earlier?: SnapshotListing): Promise<SnapshotListing> {
   const known = new Map(earlier?.snapshots.map((header) => [header.id, header]));
-  const read = await mapConcurrently(
-    repository.snapshots(),
-    METADATA_IN_FLIGHT_MAX,
-    async (id) => known.get(toHex(id)) ?? readOrExplain(repository, id),
-  );
+  const cache = await HeaderCache.open(repository.cache);
+  const read = await mapConcurrently(repository.snapshots(), METADATA_IN_FLIGHT_MAX, async (id) => {
+    cache.retain(id);
+    return known.get(toHex(id)) ?? readOrExplain(repository, cache, id);
+  });
+  await cache.save();
   const snapshots = read.filter((header) => 'timestamp' in header);
   const unreadable = read.filter((header) => 'error' in header).sort((a, b) => (a.id < b.id ? -1 : 1));
   const away = unreadable.find(({ error }) => error instanceof StoreUnavailableError);
@@ -109,10 +113,14 @@ export async function listSnapshots(repository: Repository, earlier?: SnapshotLi
 
 async function readOrExplain(
   repository: Repository,
+  cache: HeaderCache,
   id: Uint8Array,
 ): Promise<SnapshotHeader | { readonly id: string; readonly error: CorruptStoreError | StoreUnavailableError }> {
   try {
-    return await readSnapshotHeader(repository, id);
+    const blob = cache.get(id) ?? (await repository.readBlob({ type: resourceTypes.snapshot, mac: id }));
+    const header = parseSnapshotHeader(id, blob);
+    cache.keep(id, blob);
+    return header;
   } catch (error) {
     if (error instanceof CorruptStoreError || error instanceof StoreUnavailableError) return { id: toHex(id), error };
     throw error;

@@ -1,7 +1,12 @@
+import { CacheDamagedError } from '../cache/errors.ts';
+import type { StoreCache } from '../cache/store-cache.ts';
 import { CorruptStoreError, StoreUnavailableError } from '../core/errors.ts';
 import { type Log, silentLog } from '../core/log.ts';
+import { type Progress, silentProgress } from '../core/progress.ts';
+import type { BlobIndex, BlobLocation } from './blob-index.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { REFRESH_WHEN_MISSING_MS } from './fetch-limits.ts';
+import { discardIndex, readIndex, writeIndex } from './index-cache.ts';
 import { LocationIndex } from './location-index.ts';
 import { readStates, type StateReader } from './state-reader.ts';
 import type { ReadOptions } from './store.ts';
@@ -12,6 +17,9 @@ export interface StateIndexOptions {
   /** Is told of each state that is left out. */
   readonly log?: Log | undefined;
   readonly clock?: Clock;
+  /** Where the index is kept for the next opening. */
+  readonly cache?: StoreCache | undefined;
+  readonly progress?: Progress | undefined;
 }
 
 /** Listings of states that one opening makes, since a state can be taken away between listing and reading it. */
@@ -22,39 +30,90 @@ const LISTINGS_MAX = 3;
  * maintenance add states while a store is being read (kloset-format 7.3).
  */
 export class StateIndex {
-  /** The merge of all states that are known; replaced or extended by `refresh`. */
-  locations: LocationIndex;
   /** Called when `refresh` brought something new. */
   onChange: () => void = () => {};
   readonly #log: Log;
+  #locations: BlobIndex;
   readonly #reader: StateReader;
   readonly #clock: Clock;
-  #known: ReadonlySet<string>;
+  readonly #cache: StoreCache | undefined;
+  readonly #progress: Progress;
+  /** Whether the cache has what is known. */
+  #isSaved = false;
   #damaged: ReadonlyMap<string, CorruptStoreError>;
   #refreshing: Promise<boolean> | undefined;
+  #repairing: Promise<void> | undefined;
   #refreshedAtMs: number;
 
-  private constructor(reader: StateReader, loaded: LoadedStates, { clock, log }: StateIndexOptions) {
+  private constructor(reader: StateReader, { cache, clock, log, progress }: IndexParts, loaded: LoadedStates) {
     this.#reader = reader;
-    this.#clock = clock ?? systemClock;
-    this.#log = log ?? silentLog;
-    this.locations = loaded.locations;
-    this.#known = loaded.known;
+    this.#clock = clock;
+    this.#cache = cache;
+    this.#log = log;
+    this.#progress = progress;
+    this.#locations = loaded.locations;
     this.#damaged = loaded.damaged;
     this.#refreshedAtMs = this.#clock.now();
   }
 
-  /** Reads and merges all states. Rejects with CorruptStoreError that names a damaged one, unless those are ignored. */
+  /**
+   * Reads and merges all states, or those that the cached index lacks. Rejects with CorruptStoreError that names a
+   * damaged one, unless those are ignored.
+   */
   static async open(reader: StateReader, options: StateIndexOptions = {}): Promise<StateIndex> {
-    const loaded = await load(reader, {});
-    const [damaged] = loaded.damaged.values();
+    const { cache, clock = systemClock, log = silentLog, progress = silentProgress } = options;
+    const parts = { cache, clock, log, progress };
+    const index =
+      (await StateIndex.#fromCache(reader, parts)) ?? new StateIndex(reader, parts, await load(reader, { progress }));
+    const [damaged] = index.damaged.values();
     if (damaged !== undefined && !options.ignoreDamaged) {
+      await index.close();
       const advice = '--ignore-damaged-states opens the store without it';
       throw new CorruptStoreError(`${damaged.message}. ${advice}`, { details: damaged.details, cause: damaged });
     }
-    const index = new StateIndex(reader, loaded, options);
-    index.#warn(loaded.damaged);
+    index.#warn(new Map());
+    await index.#save();
     return index;
+  }
+
+  /** From the cached index and the states that are newer; undefined if that is not to be had. */
+  static async #fromCache(reader: StateReader, parts: IndexParts): Promise<StateIndex | undefined> {
+    const locations = await readIndex(parts.cache);
+    if (locations === undefined) return undefined;
+    const index = new StateIndex(reader, parts, { locations, damaged: new Map() });
+    index.#isSaved = true;
+    try {
+      const ids = await reader.store.list('states');
+      const added = ids.filter((id) => !locations.states.has(id));
+      const isGone = ids.length - added.length < locations.states.size;
+      if (!isGone && (added.length === 0 || (await index.#extend(added, parts)) !== 'impossible')) return index;
+    } catch (error) {
+      await index.close();
+      throw error;
+    }
+    await index.close();
+    return undefined;
+  }
+
+  /** The merge of all states that are known; replaced or extended by `refresh`. */
+  get locations(): Omit<BlobIndex, 'locate' | 'close' | 'extend'> {
+    return this.#locations;
+  }
+
+  /** As BlobIndex has it; an index on disk that turns out to be damaged is made anew from the store. */
+  async locate(type: number, mac: Uint8Array): Promise<readonly BlobLocation[]> {
+    const asked = this.#locations;
+    try {
+      return await asked.locate(type, mac);
+    } catch (error) {
+      if (!(error instanceof CacheDamagedError)) throw error;
+      await this.#repair(asked, error);
+      return this.#locations.locate(type, mac);
+    }
+  }
+
+  close(): Promise<void> {
+    return this.#locations.close();
   }
 
   /** States whose content is wrong: the index goes without them. */
@@ -86,9 +145,9 @@ export class StateIndex {
   }
 
   /** Tells of damaged states that were not known as such. */
-  #warn(damaged: ReadonlyMap<string, CorruptStoreError>): void {
-    for (const [id, error] of damaged) {
-      if (this.#damaged !== damaged && this.#damaged.has(id)) continue;
+  #warn(known: ReadonlyMap<string, CorruptStoreError>): void {
+    for (const [id, error] of this.#damaged) {
+      if (known.has(id)) continue;
       const consequence =
         'snapshots and data that only it lists are missing, and what it marked as deleted may show again';
       this.#log.warn({ state: id }, `${error.message}. It is left out: ${consequence}.`);
@@ -98,49 +157,88 @@ export class StateIndex {
   async #refresh(options: ReadOptions): Promise<boolean> {
     const { store } = this.#reader;
     const ids = await store.list('states', options);
-    if (ids.length === 0 && this.#known.size > 0) {
+    if (ids.length === 0 && this.#locations.states.size > 0) {
       throw new StoreUnavailableError(`${store.location} lists no states any more: is the store still there?`);
     }
-    const added = ids.filter((id) => !this.#known.has(id));
+    const added = ids.filter((id) => !this.#locations.states.has(id));
     // A state that is gone while nothing came to replace it takes nothing away that could not be read.
     if (added.length === 0) return false;
-    const isGone = ids.length - added.length < this.#known.size;
-    const outcome = isGone ? 'impossible' : await this.#extend(added, options);
+    const isGone = ids.length - added.length < this.#locations.states.size;
+    const damagedBefore = this.#damaged;
+    const outcome = isGone ? 'impossible' : await this.#extend(added, { ...options, progress: this.#progress });
+    if (outcome === 'impossible') await this.#loadAnew(options);
+    this.#warn(damagedBefore);
     if (outcome !== 'impossible') return outcome === 'extended';
-    const loaded = await load(this.#reader, options);
-    this.#warn(loaded.damaged);
-    const isNew = added.some((id) => loaded.known.has(id));
-    this.locations = loaded.locations;
-    this.#known = loaded.known;
+    return added.some((id) => this.#locations.states.has(id));
+  }
+
+  async #loadAnew(options: ReadOptions): Promise<void> {
+    const loaded = await load(this.#reader, { ...options, progress: this.#progress });
+    await this.#replace(loaded.locations);
     this.#damaged = loaded.damaged;
-    return isNew;
+  }
+
+  /** Those who are looking something up in the one before finish first. */
+  async #replace(locations: BlobIndex): Promise<void> {
+    const before = this.#locations;
+    this.#locations = locations;
+    this.#isSaved = false;
+    if (before !== locations) await before.close();
   }
 
   /** Merges new states with what there is; impossible if all must be merged again, from the beginning. */
-  async #extend(added: readonly string[], options: ReadOptions): Promise<'extended' | 'nothing' | 'impossible'> {
+  async #extend(added: readonly string[], options: LoadOptions): Promise<'extended' | 'nothing' | 'impossible'> {
     const { states, damaged, missing } = await readStates(this.#reader, added, options);
     if (missing.length > 0) return 'impossible';
     try {
-      if (!this.locations.extend(states)) return 'impossible';
+      const extended = states.length === 0 ? this.#locations : await this.#locations.extend(states);
+      if (extended === undefined) return 'impossible';
+      if (states.length > 0) await this.#replace(extended);
     } catch (error) {
       if (error instanceof CorruptStoreError) return 'impossible';
       throw error;
     }
-    this.#warn(damaged);
-    this.#known = new Set([...this.#known, ...states.map(({ id }) => id)]);
     // What was damaged is read again each time: it may have been repaired.
     this.#damaged = damaged;
     return states.length > 0 ? 'extended' : 'nothing';
   }
+
+  /** Once for all who find it damaged. */
+  async #repair(damaged: BlobIndex, why: CacheDamagedError): Promise<void> {
+    if (this.#locations !== damaged) return;
+    this.#repairing ??= (async () => {
+      await discardIndex(this.#cache, why);
+      await this.#loadAnew({});
+      await this.#save();
+    })().finally(() => {
+      this.#repairing = undefined;
+    });
+    await this.#repairing;
+  }
+
+  async #save(): Promise<void> {
+    if (this.#cache === undefined || this.#isSaved) return;
+    this.#isSaved = true;
+    await writeIndex(this.#cache, this.#locations);
+  }
+}
+
+interface IndexParts extends LoadOptions {
+  readonly cache: StoreCache | undefined;
+  readonly log: Log;
+  readonly clock: Clock;
 }
 
 interface LoadedStates {
-  readonly locations: LocationIndex;
-  readonly known: ReadonlySet<string>;
+  readonly locations: BlobIndex;
   readonly damaged: ReadonlyMap<string, CorruptStoreError>;
 }
 
-async function load(reader: StateReader, options: ReadOptions): Promise<LoadedStates> {
+interface LoadOptions extends ReadOptions {
+  readonly progress: Progress;
+}
+
+async function load(reader: StateReader, options: LoadOptions): Promise<LoadedStates> {
   for (let listings = 1; ; listings++) {
     const ids = await reader.store.list('states', options);
     const read = await readStates(reader, ids, options);
@@ -159,7 +257,7 @@ function merge({ states, damaged }: Awaited<ReturnType<typeof readStates>>): Loa
   const all = new Map(damaged);
   for (let left = states; ; ) {
     try {
-      return { locations: LocationIndex.merge(left), known: new Set(left.map(({ id }) => id)), damaged: all };
+      return { locations: LocationIndex.merge(left), damaged: all };
     } catch (error) {
       if (!(error instanceof CorruptStoreError)) throw error;
       const { state: id } = error.details;

@@ -3,6 +3,7 @@ import { mapConcurrently } from '../core/concurrency.ts';
 import type { ReadCounters } from '../core/counters.ts';
 import { CorruptStoreError, UnsupportedError } from '../core/errors.ts';
 import { equalBytes, MAC_BYTES } from '../core/mac.ts';
+import { type Progress, silentProgress } from '../core/progress.ts';
 import type { Codec } from './codec/codec.ts';
 import { checkEnvelope, openEnvelope } from './envelope.ts';
 import { resourceTypes, versions } from './format.ts';
@@ -31,8 +32,9 @@ export interface ReadStates {
 export async function readStates(
   reader: StateReader,
   ids: readonly string[],
-  options: ReadOptions = {},
+  { progress = silentProgress, ...options }: ReadOptions & { readonly progress?: Progress } = {},
 ): Promise<ReadStates> {
+  const stage = progress.begin('states read', ids.length);
   const damaged = new Map<string, CorruptStoreError>();
   const missing: { id: string; cause: MissingResourceError }[] = [];
   const states = await mapConcurrently(ids, STATES_IN_FLIGHT_MAX, async (id) => {
@@ -43,8 +45,10 @@ export async function readStates(
       else if (error instanceof MissingResourceError) missing.push({ id, cause: error });
       else throw error;
       return undefined;
+    } finally {
+      stage.advance();
     }
-  });
+  }).finally(() => stage.end());
   return { states: states.filter((state) => state !== undefined), damaged, missing };
 }
 

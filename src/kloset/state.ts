@@ -12,7 +12,8 @@ export interface State {
   readonly records: Uint8Array;
 }
 
-const LENGTH_BYTES = 4;
+/** A record's type and length (7.2). */
+export const RECORD_HEAD_BYTES = 1 + 4;
 
 /** Finds a decoded state's parent, records and metadata. Throws CorruptStoreError if its records do not add up. */
 export function parseState(id: string, version: number, plain: Uint8Array): State {
@@ -39,25 +40,10 @@ function findMetadata(id: string, plain: Uint8Array, start: number): number {
   const view = new DataView(plain.buffer, plain.byteOffset, plain.byteLength);
   for (let at = start; at < plain.byteLength; ) {
     if (plain[at] === STATE_METADATA_MARKER) return at;
-    if (at + 1 + LENGTH_BYTES > plain.byteLength) break;
-    at += 1 + LENGTH_BYTES + view.getUint32(at + 1, true);
+    if (at + RECORD_HEAD_BYTES > plain.byteLength) break;
+    at += RECORD_HEAD_BYTES + view.getUint32(at + 1, true);
   }
   throw damagedState(id, 'its records run past its end');
-}
-
-/**
- * Hands out each record's type and body; bodies are views. Types 2, 3, 4 and 6 with a length that differs from their
- * table are refused when their struct reads them; unknown types are the caller's to skip.
- */
-export function* stateRecordsOf(state: State): Generator<{ type: number; body: Uint8Array }> {
-  const { records } = state;
-  const view = new DataView(records.buffer, records.byteOffset, records.byteLength);
-  for (let at = 0; at < records.byteLength; ) {
-    const length = view.getUint32(at + 1, true);
-    const bodyAt = at + 1 + LENGTH_BYTES;
-    yield { type: records[at]!, body: records.subarray(bodyAt, bodyAt + length) };
-    at = bodyAt + length;
-  }
 }
 
 /**

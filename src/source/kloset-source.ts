@@ -4,9 +4,10 @@ import type { Oddity } from '../core/oddities.ts';
 import { entryName, type SnapshotSource, type SnapshotTree } from '../core/snapshot-tree.ts';
 import type { Repository } from '../kloset/repository.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
+import { walkSnapshotCached } from './cached-walk.ts';
 import { type BytePath, fromBytePath, joinPath, toBytePath } from './directory-lister.ts';
 import { FileReader } from './file-reader.ts';
-import { type WalkOptions, walkSnapshot } from './snapshot-walk.ts';
+import type { WalkedSnapshot, WalkOptions } from './snapshot-walk.ts';
 
 /** Where the parts of an opened snapshot come from; all stay the caller's. */
 export interface KlosetSourceParts {
@@ -29,7 +30,7 @@ export class KlosetSource implements SnapshotSource {
   readonly #objects: Uint8Array;
   readonly #files: FileReader;
 
-  private constructor(parts: KlosetSourceParts, root: BytePath, walked: Awaited<ReturnType<typeof walkSnapshot>>) {
+  private constructor(parts: KlosetSourceParts, root: BytePath, walked: WalkedSnapshot) {
     this.snapshotId = parts.header.id;
     this.createdSeconds = parts.header.timestamp.seconds;
     this.tree = walked.tree;
@@ -49,13 +50,13 @@ export class KlosetSource implements SnapshotSource {
   }
 
   /**
-   * Walks the directory `path` of a snapshot (undefined: all of it; relative to the directory that was backed up unless
+   * Walks the directory `path` of a snapshot, or has it from the cache (undefined: all of it; relative to the directory that was backed up unless
    * it begins with `/`). Rejects with UserError (exit 64) if there is no such directory, or as the reader does.
    */
   static async open(parts: KlosetSourceParts, path?: string, options: WalkOptions = {}): Promise<KlosetSource> {
     const root = resolveRoot(parts.header, path);
     const { repository, header, metadataChunks } = parts;
-    const walked = await walkSnapshot({ repository, header, chunks: metadataChunks }, root, options);
+    const walked = await walkSnapshotCached({ repository, header, chunks: metadataChunks }, root, options);
     return new KlosetSource(parts, root, walked);
   }
 

@@ -6,6 +6,7 @@ import { mapConcurrently } from '../core/concurrency.ts';
 import { UserError } from '../core/errors.ts';
 import { MAC_BYTES } from '../core/mac.ts';
 import { Oddities, type Oddity } from '../core/oddities.ts';
+import { type Progress, type ProgressStage, silentProgress } from '../core/progress.ts';
 import { type EntryType, type ExtendedAttribute, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import { resourceTypes } from '../kloset/format.ts';
 import { METADATA_IN_FLIGHT_MAX } from '../kloset/limits.ts';
@@ -44,6 +45,8 @@ export interface WalkedSnapshot {
 export interface WalkOptions {
   /** Oddities name every entry concerned, not only the first. */
   readonly everyExample?: boolean | undefined;
+  /** Told of every entry. */
+  readonly progress?: Progress | undefined;
 }
 
 /** Walks everything at and below `root`. Rejects with UserError (exit 64) if `root` is no directory of the snapshot. */
@@ -63,6 +66,7 @@ class Walk {
   readonly #isTar: boolean;
   readonly #builder = new TreeBuilder();
   readonly #oddities: Oddities;
+  readonly #stage: ProgressStage;
   #objects = new Uint8Array(64 * MAC_BYTES);
   /** Identity of a source inode -> the first entry that names it. */
   readonly #inodes = new Map<string, number>();
@@ -75,6 +79,8 @@ class Walk {
   constructor(parts: ListerParts, root: BytePath, options: WalkOptions) {
     this.#parts = parts;
     this.#oddities = new Oddities(options);
+    const { progress = silentProgress } = options;
+    this.#stage = progress.begin('entries walked', root === '/' ? parts.header.entryCount : undefined);
     this.#root = root;
     this.#isTar = TAR_IMPORTERS.includes(parts.header.importer.type);
   }
@@ -95,6 +101,8 @@ class Walk {
       this.#correctRoot();
     } catch (error) {
       throw nameSnapshot(error, this.#parts.header.id);
+    } finally {
+      this.#stage.end();
     }
   }
 
@@ -173,6 +181,7 @@ class Walk {
     const type = entry.type === entryTypes.file && !isFile ? entryTypes.symlink : entry.type;
     const fields = this.#fieldsOf(entry, type);
     const index = this.#builder.append(parent, name, fields);
+    this.#stage.advance();
     if (isFile) this.#setObject(index, entry.object);
     // A copy: a view would keep the list of the whole directory in memory.
     if (type === entryTypes.symlink) this.#builder.linkTarget.set(index, new Uint8Array(entry.symlinkTarget));

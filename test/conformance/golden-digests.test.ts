@@ -6,18 +6,17 @@
  *
  *   KLOSET_NBD_WRITE_DIGESTS=1 npx vitest run --config test/vitest.config.ts test/conformance/golden-digests.test.ts
  */
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { MiB } from '../../src/core/units.ts';
 import { parsePlacedSelector, partsOf } from '../../src/exports/composition.ts';
 import { type DeviceDigest, digestDevice } from '../../src/exports/device-digest.ts';
-import { OpenStore } from '../../src/exports/open-store.ts';
+import type { OpenStore } from '../../src/exports/open-store.ts';
 import { openSnapshotImage } from '../../src/exports/snapshot-image.ts';
 import { LAYOUT_VERSION, type LayoutRequest } from '../../src/ext4/parameters.ts';
-import { deriveKey } from '../../src/kloset/codec/key-derivation.ts';
+import { fixtureStores, openFixture } from '../support/fixture-stores.ts';
 import { projectRoot } from '../support/fixtures.ts';
-import { storeAt } from '../support/kloset.ts';
 
 interface GoldenDisk {
   readonly store: string;
@@ -40,7 +39,6 @@ interface Golden {
 type Disk = Omit<GoldenDisk, 'sha256' | 'treeRoot'>;
 
 const goldenFile = join(projectRoot, 'fixtures/digests.json');
-const storesFolder = join(projectRoot, 'fixtures/stores');
 const isWriting = process.env.KLOSET_NBD_WRITE_DIGESTS === '1';
 
 /** Disks that need more said than which snapshot: one for each thing that shapes bytes. */
@@ -50,21 +48,6 @@ const special: readonly Disk[] = [
   { store: 'plain', snapshots: ['latest'], layout: { owner: { uid: 999, gid: 998 }, modeMask: 0o700, spareInodes: 5 } },
   { store: 'plain', snapshots: ['latest'], layout: { sizeBytes: 200 * MiB, label: 'golden', uuid: '6f'.repeat(16) } },
 ];
-
-async function openFixture(name: string): Promise<OpenStore> {
-  const folder = join(storesFolder, name);
-  const manifest = join(folder, 'manifest.json');
-  const passphrase = existsSync(manifest)
-    ? JSON.parse(readFileSync(manifest, 'utf8')).encryption?.passphrase
-    : undefined;
-  const inside = ['store', 'archive.ptar'].map((file) => join(folder, file)).find(existsSync);
-  return OpenStore.open({
-    store: storeAt(inside ?? folder),
-    keys: { passphrase: async () => Buffer.from(passphrase ?? ''), deriveKey },
-    cacheBytesMax: 64 * MiB,
-    inflightBytesMax: 64 * MiB,
-  });
-}
 
 async function digestOf(
   store: OpenStore,
@@ -87,7 +70,7 @@ function disksOf(store: OpenStore, name: string): Disk[] {
 }
 
 const keyOf = ({ store, snapshots, into, layout }: Disk) => JSON.stringify({ store, snapshots, into, layout });
-const stores = readdirSync(storesFolder).sort();
+const stores = fixtureStores();
 const golden: Golden = existsSync(goldenFile) ? JSON.parse(readFileSync(goldenFile, 'utf8')) : { versions: [] };
 const newest = golden.versions.at(-1);
 

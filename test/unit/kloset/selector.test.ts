@@ -15,6 +15,7 @@ function header(id: string, seconds: number, tags: string[] = []): SnapshotHeade
     trees: { files: none, attributes: none },
     dirpackIndex: undefined,
     totalBytes: 0,
+    entryCount: 1,
   };
 }
 const headers = [header('abcdef03', 3, ['nightly']), header('abcd0002', 2, ['nightly', 'x']), header('12', 1, ['x'])];
