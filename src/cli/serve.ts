@@ -156,7 +156,7 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
   const composed = placed.filter(({ at }) => at !== undefined);
   const into = intoOption(given.into);
   const layout = await layoutRequest(given);
-  const idleMsMax = durationOption('idle-timeout', given.idleTimeout);
+  const idleMsMax = timerOption('idle-timeout', given.idleTimeout);
   const inflightBytes = sizeOption('inflight-memory', given.inflightMemory);
   const everyMs = timerOption('refresh', given.refresh);
   const { plakarLocation, ...chosen } = chooseStore(given, log);
