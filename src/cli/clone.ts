@@ -7,6 +7,7 @@ import {
   clonesDirectory,
   clonesOption,
   isDirectory,
+  tellConnected,
   ttlOption,
   withClones,
 } from './clones-options.ts';
@@ -164,14 +165,6 @@ function changeCommand(
       print(`Clone "${given.name}" ${done}.\n`);
     },
   };
-}
-
-/** What was read of a disk that is in use is what a crash would leave: said wherever it is. */
-export function tellConnected(name: string, connections: number): void {
-  if (connections === 0) return;
-  process.stderr.write(
-    `"${name}" has ${connections} ${connections === 1 ? 'connection' : 'connections'}: taken is what it was at one moment, after a flush, as a crash of its client would leave it.\n`,
-  );
 }
 
 function toJson(value: unknown): string {

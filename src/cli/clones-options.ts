@@ -49,6 +49,14 @@ export function commandLog({ logLevel }: Pick<GlobalArguments, 'logLevel'>): Log
   return createLog(logLevel === 'info' ? 'error' : logLevel);
 }
 
+/** What was read of a disk that is in use is what a crash would leave: said wherever it is. */
+export function tellConnected(name: string, connections: number): void {
+  if (connections === 0) return;
+  process.stderr.write(
+    `"${name}" has ${connections} ${connections === 1 ? 'connection' : 'connections'}: taken is what it was at one moment, after a flush, as a crash of its client would leave it.\n`,
+  );
+}
+
 /** Longest life, in milliseconds: a hundred years. */
 const TTL_MS_MAX = 100 * 365 * 86_400_000;
 

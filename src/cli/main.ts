@@ -16,9 +16,11 @@ import { cacheOptions } from './cache-options.ts';
 import { cleanupCommand } from './cleanup.ts';
 import { cloneCommand } from './clone.ts';
 import { detachCommand } from './detach.ts';
+import { diffCommand } from './diff.ts';
 import { digestCommand } from './digest.ts';
 import { doctorCommand } from './doctor.ts';
 import { drillCommand } from './drill.ts';
+import { exportCommand } from './export.ts';
 import { inspectCommand } from './inspect.ts';
 import { pgCommand } from './pg.ts';
 import { serveCommand } from './serve.ts';
@@ -46,6 +48,8 @@ async function main(): Promise<void> {
     .command(serveCommand)
     .command(snapshotsCommand)
     .command(cloneCommand)
+    .command(exportCommand)
+    .command(diffCommand)
     .command(inspectCommand)
     .command(digestCommand)
     .command(pgCommand)

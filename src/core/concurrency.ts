@@ -52,6 +52,27 @@ export async function forEachConcurrently<T>(
   if (failure !== undefined) throw failure.cause;
 }
 
+/** Maps with up to `aheadMax` calls ahead of the one whose result is taken; the results come in the items' order. */
+export async function* mapAhead<T, R>(
+  items: Iterable<T> | AsyncIterable<T>,
+  aheadMax: number,
+  map: (item: T) => Promise<R>,
+): AsyncGenerator<R> {
+  const ahead: Promise<R>[] = [];
+  try {
+    for await (const item of items) {
+      const result = map(item);
+      // Heard of when its turn comes; until then it must not count as a rejection that nobody handles.
+      result.catch(() => undefined);
+      ahead.push(result);
+      if (ahead.length === aheadMax) yield await ahead.shift()!;
+    }
+    while (ahead.length > 0) yield await ahead.shift()!;
+  } finally {
+    await Promise.allSettled(ahead);
+  }
+}
+
 /**
  * A budget of bytes that many share: whoever would exceed it waits, first come, first served. One that wants more than
  * the whole budget is let in alone, so that nothing waits for ever.

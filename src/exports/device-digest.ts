@@ -7,6 +7,7 @@
  * into the largest power of two below n on the left and the rest on the right.
  */
 import { createHash, webcrypto } from 'node:crypto';
+import { mapAhead } from '../core/concurrency.ts';
 import type { ReadableDevice } from '../core/device.ts';
 import { toHex } from '../core/mac.ts';
 import { type ByteRange, MiB } from '../core/units.ts';
@@ -51,7 +52,9 @@ export async function digestDevice(device: DigestibleDevice, options: DigestOpti
   const tree = new HashTree();
   const zeroes = new Uint8Array(LEAF_BYTES);
   let doneBytes = 0;
-  for await (const { step, leaf } of inOrder(stepsOf(device), (step) => readStep(device, step))) {
+  for await (const { step, leaf } of mapAhead(stepsOf(device), LEAVES_IN_FLIGHT_MAX, (step) =>
+    readStep(device, step),
+  )) {
     if (leaf === undefined) {
       tree.appendZeroes(step.length / LEAF_BYTES);
       for (let done = 0; done < step.length && flat !== undefined; done += LEAF_BYTES) flat.update(zeroes);
@@ -116,23 +119,6 @@ async function readStep(device: DigestibleDevice, step: Step): Promise<ReadStep>
   // Not createHash: this one runs in a thread of its own.
   const hash = new Uint8Array(await webcrypto.subtle.digest('SHA-256', prefixed));
   return { step, leaf: { bytes, hash } };
-}
-
-/** Maps with some calls ahead of the one whose result is taken; the results come in the items' order. */
-async function* inOrder<T, R>(items: Iterable<T>, map: (item: T) => Promise<R>): AsyncGenerator<R> {
-  const ahead: Promise<R>[] = [];
-  try {
-    for (const item of items) {
-      const result = map(item);
-      // Heard of when its turn comes; until then it must not count as a rejection that nobody handles.
-      result.catch(() => undefined);
-      ahead.push(result);
-      if (ahead.length === LEAVES_IN_FLIGHT_MAX) yield await ahead.shift()!;
-    }
-    while (ahead.length > 0) yield await ahead.shift()!;
-  } finally {
-    await Promise.allSettled(ahead);
-  }
 }
 
 /** The Merkle Tree Hash of a growing list of leaves; keeps one hash a level. */
