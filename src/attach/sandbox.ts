@@ -38,12 +38,15 @@ exec cat
 `;
 
 export class Sandbox {
+  /** The user is 0 inside, as mounting needs: what is to look like the user's own there is 0's. */
+  readonly userIsRoot: boolean;
   readonly #holder: ChildProcess;
   readonly #enter: readonly string[];
 
-  private constructor(holder: ChildProcess, enter: readonly string[]) {
+  private constructor(holder: ChildProcess, enter: readonly string[], userIsRoot: boolean) {
     this.#holder = holder;
     this.#enter = enter;
+    this.userIsRoot = userIsRoot;
   }
 
   /** Why there can be none here; undefined if there can. */
@@ -59,9 +62,9 @@ export class Sandbox {
    */
   static async start({ directory }: { readonly directory: string }): Promise<Sandbox> {
     const isRoot = process.getuid?.() === 0;
-    const own = isRoot ? [] : ['--user', '--map-current-user', '--keep-caps'];
+    const own = isRoot ? [] : ['--user', '--map-root-user'];
     const words = [...own, '--net', '--mount', '--pid', '--ipc', '--fork', '--kill-child', '--mount-proc'];
-    const script = ['sh', '-c', SCRIPT, 'sh', directory, ...readOnlyMounts().flat(), '--', ...HIDDEN];
+    const script = ['sh', '-c', SCRIPT, 'sh', directory, ...readOnlyMounts(isRoot).flat(), '--', ...HIDDEN];
     const holder = spawn('unshare', [...words, '--propagation', 'private', ...script], {
       stdio: ['pipe', 'pipe', 'pipe'],
     });
@@ -77,7 +80,7 @@ export class Sandbox {
       '--ipc',
       '--',
     ];
-    return new Sandbox(holder, enter);
+    return new Sandbox(holder, enter, !isRoot);
   }
 
   /** The words that run a program inside. */
@@ -94,16 +97,20 @@ export class Sandbox {
   }
 }
 
-/** Every mount of this process, with the options that make it read-only and leave the rest. Source: proc(5), mountinfo. */
-function readOnlyMounts(): [path: string, options: string][] {
+/**
+ * Every mount of this process, with the options that make it read-only and leave the rest. Not /proc where it takes no
+ * rights to become oneself again: that is written there. Source: proc(5), mountinfo.
+ */
+function readOnlyMounts(isRoot: boolean): [path: string, options: string][] {
   return readFileSync('/proc/self/mountinfo', 'utf8')
     .split('\n')
     .filter((line) => line !== '')
-    .map((line) => {
+    .map((line): [string, string] => {
       const [, , , , path, options] = line.split(' ');
       const kept = options!.split(',').filter((option) => !WRITABLE.includes(option) && !option.startsWith('idmapped'));
       return [unescapeOctal(path!), ['ro', ...kept].join(',')];
-    });
+    })
+    .filter(([path]) => isRoot || path !== '/proc');
 }
 
 /** `\040` for a space, and the like. */

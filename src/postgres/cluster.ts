@@ -7,14 +7,21 @@ import { complaint, finish } from '../attach/program.ts';
 import { exitCodes, UserError } from '../core/errors.ts';
 import type { ServerPrograms } from './server-programs.ts';
 
+/** As whom a server runs, and how a process becomes that: it refuses to be root. */
+export interface ServerUser {
+  readonly uid: number;
+  readonly gid: number;
+  /** `self`: it is already; `drop`: root gives its rights up; `unmap`: 0 of a user namespace becomes itself again. */
+  readonly by: 'self' | 'drop' | 'unmap';
+}
+
 export interface ClusterOptions {
   readonly programs: ServerPrograms;
   readonly dataDirectory: string;
   readonly configurationFile: string;
   /** All that the server says goes there. */
   readonly logFile: string;
-  /** Undefined: as the user of this process. */
-  readonly user: { readonly uid: number; readonly gid: number } | undefined;
+  readonly user: ServerUser;
   inside(words: readonly string[]): readonly string[];
 }
 
@@ -173,10 +180,10 @@ export class Cluster {
   }
 }
 
-/** As another user, who can gain no rights. */
-export function asUser(words: readonly string[], user: ClusterOptions['user']): readonly string[] {
-  if (user === undefined) return words;
-  const { uid, gid } = user;
+/** The words that run a program as that user, who can gain no rights. */
+export function asUser(words: readonly string[], { uid, gid, by }: ServerUser): readonly string[] {
+  if (by === 'self') return words;
+  if (by === 'unmap') return ['unshare', '--user', `--map-user=${uid}`, `--map-group=${gid}`, '--', ...words];
   const rights = ['--no-new-privs', '--inh-caps=-all', '--bounding-set=-all', '--clear-groups'];
   return ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, ...rights, '--', ...words];
 }

@@ -14,7 +14,14 @@ import type { OpenStore } from '../exports/open-store.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { prepareFiles } from './clone-files.ts';
-import { asUser, Cluster, type ClusterFacts, type ClusterOptions, recoverAndDefuse } from './cluster.ts';
+import {
+  asUser,
+  Cluster,
+  type ClusterFacts,
+  type ClusterOptions,
+  recoverAndDefuse,
+  type ServerUser,
+} from './cluster.ts';
 import { formatConfiguration } from './configuration.ts';
 import { containedConfiguration, type Difference } from './contained-configuration.ts';
 import { type Examination, examine } from './examination.ts';
@@ -124,7 +131,8 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   const user = await serverUser(source.tree, disk, examination);
   const sandbox = await startSandbox(options, directory, closers);
   const inside = (words: readonly string[]) => (sandbox === undefined ? words : sandbox.inside(words));
-  const address = await serve(options, { directory, user }, closers);
+  const owner = sandbox?.userIsRoot === true ? { uid: 0, gid: 0 } : user;
+  const address = await serve(options, { directory, owner }, closers);
   const mountPoint = join(directory, 'mnt');
   await mkdir(mountPoint, { mode: 0o711 });
   const request = { address, mountPoint, workDirectory: directory, readOnly: false, inside, detached: false };
@@ -135,7 +143,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
 
   const snapshotRoot = posix.join(mountPoint, disk.place);
   const dataDirectory = posix.join(snapshotRoot, examination.path);
-  const setAside = await prepareFiles({ mountPoint, dataDirectory, snapshotRoot, user, inside }, links);
+  const setAside = await prepareFiles({ mountPoint, dataDirectory, snapshotRoot, user: owner, inside }, links);
   if (setAside.length > 0) log.info({ setAside }, `Set aside in the clone: ${setAside.join(', ')}`);
   const host = await ownedDirectory(join(directory, 'pg'), user);
   const configurationFile = await writeConfiguration(options, { examination, host, user, snapshotId: header.id });
@@ -144,7 +152,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
     dataDirectory,
     configurationFile,
     logFile: join(directory, 'postgresql.log'),
-    user: process.getuid?.() === 0 ? user : undefined,
+    user: { ...user, by: howToBecome(sandbox) },
     inside,
   };
   const facts = await recoverAndDefuse(clusterOptions, !options.keepSettings);
@@ -202,10 +210,10 @@ async function startSandbox(options: PgOptions, directory: string, closers: Clos
 /** Serves the disk on a socket of the session's own. */
 async function serve(
   { disk, log, onBug }: PgOptions,
-  { directory, user }: { directory: string; user: User },
+  { directory, owner }: { directory: string; owner: User },
   closers: Closers,
 ): Promise<ExportAddress> {
-  const catalog = await disk.open(user);
+  const catalog = await disk.open(owner);
   const server = new NbdServer({ catalog, log, onBug });
   closers.add(() => server.close());
   const path = join(directory, 'nbd.sock');
@@ -229,6 +237,11 @@ async function serverUser(tree: SnapshotTree, disk: PgDisk, { dataDirectory }: E
   throw new UserError(
     'This machine has no user postgres, as whom PostgreSQL could run: create it (useradd -r postgres).',
   );
+}
+
+function howToBecome(sandbox: Sandbox | undefined): ServerUser['by'] {
+  if (process.getuid?.() === 0) return 'drop';
+  return sandbox === undefined ? 'self' : 'unmap';
 }
 
 async function ownedDirectory(path: string, { uid, gid }: User): Promise<string> {
