@@ -1,11 +1,12 @@
 /** `kloset-nbd pg` from the command line to psql, and the same way down. */
+import { chmodSync, chownSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { mustRun } from '../support/cli.ts';
-import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
+import { mustRun, run } from '../support/cli.ts';
+import { albumStore, cleanupAfterEach, projectRoot, temporaryFolder } from '../support/fixtures.ts';
 import { mountNeeds } from '../support/mount.ts';
 import { sessionsIn } from '../support/pg-session.ts';
-import { postgresNeeds } from '../support/postgres.ts';
+import { postgresNeeds, postgresUser } from '../support/postgres.ts';
 import { findPostgres15, requires } from '../support/requires.ts';
 
 const cleanup = cleanupAfterEach();
@@ -109,5 +110,36 @@ describe.skipIf(need.missing)(need.title('pg'), () => {
     expect(missing).toMatchObject({ exitCode: 64 });
     expect(missing.stderr).toMatch(/^kloset-nbd: no-such-program cannot be started/);
     expect(sessions.leftOver()).toEqual([]);
+  });
+});
+
+const needWithoutRoot = requires(...mountNeeds, ...postgresNeeds, 'unshare', 'fuse2fs');
+describe.skipIf(needWithoutRoot.missing)(needWithoutRoot.title('pg without root'), () => {
+  test('starts in a user namespace by nbdfuse and fuse2fs, contained all the same', async () => {
+    const user = postgresUser();
+    const folder = temporaryFolder(cleanup);
+    const project = join(folder, 'project');
+    const own = join(folder, 'own');
+    for (const path of [project, own]) mkdirSync(path);
+    chmodSync(folder, 0o755);
+    chownSync(own, user.uid, user.gid);
+    // The checkout may lie where that user does not come, and the device be for root alone.
+    await mustRun('mount', ['--bind', projectRoot, project]);
+    cleanup.add(() => mustRun('umount', [project]));
+    const { mode } = statSync('/dev/fuse');
+    chmodSync('/dev/fuse', 0o666);
+    cleanup.add(() => chmodSync('/dev/fuse', mode & 0o777));
+    const store = join(project, 'fixtures/stores/album');
+    const words = ['pg', '--store', store, '--no-cache', '--', psql(), '-At', '-c', 'select count(*) from photo'];
+    const env = { PATH: process.env.PATH, HOME: own, KLOSET_NBD_RUN_DIR: join(own, 's') };
+    const asked = await run(process.execPath, [join(project, 'dist/cli/main.js'), ...words], {
+      ...user,
+      cwd: own,
+      env,
+    });
+    expect(asked).toMatchObject({ exitCode: 0, stdout: '3920\n' });
+    expect(asked.stderr).toContain('nbdfuse and fuse2fs');
+    expect(asked.stderr).not.toContain('not contained');
+    expect(readdirSync(join(own, 's'))).toEqual([]);
   });
 });

@@ -20,6 +20,7 @@ const commandPackages = {
   e2fsck: 'e2fsprogs',
   fio: 'fio',
   flock: 'util-linux',
+  fuse2fs: 'fuse2fs',
   getfacl: 'acl',
   getfattr: 'attr',
   ip: 'iproute2',
