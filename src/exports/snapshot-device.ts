@@ -1,10 +1,12 @@
 import type { BlockDevice, ReadableDevice } from '../core/device.ts';
 import { UnsupportedError, UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
+import { entryPath, type SnapshotTree } from '../core/snapshot-tree.ts';
 import { formatBytes } from '../core/units.ts';
 import { ReadOnlyDevice } from '../device/read-only-device.ts';
 import type { Ext4Image } from '../ext4/image.ts';
 import { isLayoutVersion, LAYOUT_VERSION, type LayoutRequest } from '../ext4/parameters.ts';
+import { findLeavingLinks } from '../source/tree-links.ts';
 import type { Part } from './composition.ts';
 import type { OpenStore } from './open-store.ts';
 import type { FrozenOverlay, Overlay, OverlayIdentity, Overlays } from './overlays.ts';
@@ -60,6 +62,7 @@ export class SnapshotDevice {
         `Snapshot ${label}: ${message} (${count}, first: ${example})`,
       );
     }
+    warnOfLeavingLinks(image.layout.tree, label, log);
     const overlayIdentity = { ...identity, layout: image.layout.parameters };
     const { overlay, token } = await openOverlay(options, image, overlayIdentity).catch(async (error) => {
       await opened.close();
@@ -157,4 +160,18 @@ async function versionOf(
 /** A part as messages name it: `8e457cf5`, `8e457cf5:/base`, `8e457cf5:/base=monday`. */
 function labelOf({ header, path, at }: Part): string {
   return `${header.id.slice(0, 8)}${path === '/' ? '' : `:${path}`}${at === undefined ? '' : `=${at}`}`;
+}
+
+/** Symlinks that lead out of the disk are no fault of a snapshot, but of interest where it is mounted on a live host. */
+function warnOfLeavingLinks(tree: SnapshotTree, label: string, log: Log): void {
+  let count = 0;
+  let example = '';
+  for (const { entry } of findLeavingLinks(tree, '/')) {
+    if (count++ === 0) example = `${entryPath(tree, entry)} -> ${Buffer.from(tree.linkTarget.get(entry)!).toString()}`;
+  }
+  if (count === 0) return;
+  log.warn(
+    { snapshot: label, count, example },
+    `Snapshot ${label}: ${count} of its symlinks leave it (first: ${example}); where it is mounted they reach that machine's own files. "kloset-nbd inspect" lists them.`,
+  );
 }

@@ -76,6 +76,8 @@ describe.skipIf(need.missing)(need.title('attach'), () => {
     expect(stderr).toContain('absolute -> /etc/passwd');
     expect(stderr).toContain('climbs -> ../../up');
     expect(stderr).not.toContain('stays');
+    const warned = await server.waitForLog(({ msg }) => msg.includes('symlinks leave it'));
+    expect(warned).toMatchObject({ level: 40, count: 3, example: '/absolute -> /etc/passwd' });
     await sessions.run('detach', mountPoint);
   });
 
