@@ -1,5 +1,5 @@
 import type { ExportCatalog, ExportLease, ExportSummary } from '../core/export-catalog.ts';
-import { BASE_SUFFIX } from '../exports/export-name.ts';
+import { attachName, BASE_SUFFIX, goneError, splitSuffix } from '../exports/export-name.ts';
 import { deviceIdOf } from './clone-devices.ts';
 import type { CloneRecord } from './clone-record.ts';
 import type { LocalClones } from './local-clones.ts';
@@ -24,15 +24,20 @@ export class CloneExports implements ExportCatalog {
   }
 
   async acquire(name: string): Promise<ExportLease | undefined> {
-    const isBase = name.endsWith(BASE_SUFFIX);
-    const found = await this.#clones.attach(isBase ? name.slice(0, -BASE_SUFFIX.length) : name);
+    const { name: own, isBase, token } = splitSuffix(name);
+    const found = await this.#clones.attach(own);
     if (found === undefined) return this.#others.acquire(name);
     const { record, hold } = found;
     const device = await hold.device;
+    if (token !== undefined && token !== device.token) {
+      hold.release();
+      throw goneError(name, own, { isVolatile: false });
+    }
+    const description = describeClone(record);
     return {
       name,
       deviceId: isBase ? `${deviceIdOf(record)}${BASE_SUFFIX}` : deviceIdOf(record),
-      description: describeClone(record),
+      description: isBase ? description : `${description}, attach as ${attachName(own, device.token)}`,
       readOnly: isBase || device.isReadOnly,
       device: isBase ? device.pristine : device.writable,
       release: hold.release,

@@ -1,3 +1,4 @@
+import { UserError } from '../core/errors.ts';
 import { formatBytes } from '../core/units.ts';
 import { formatTime, type Selector } from '../kloset/selector.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
@@ -13,10 +14,28 @@ export function attachName(name: string, token: string): string {
   return `${name}@${token}`;
 }
 
-/** The two parts of a name that `attachName` made; undefined if it is none. */
-export function splitAttachName(name: string): { readonly name: string; readonly token: string } | undefined {
-  const [, own, token] = WITH_TOKEN.exec(name) ?? [];
-  return own === undefined || token === undefined ? undefined : { name: own, token };
+/** A name with what stands behind it. */
+export interface SuffixedName {
+  readonly name: string;
+  /** NAME@base: the pristine, read-only device. */
+  readonly isBase: boolean;
+  /** NAME@TOKEN: the one that the device must have. */
+  readonly token: string | undefined;
+}
+
+/** Takes NAME@base or NAME@TOKEN apart; any other name is a NAME without a suffix. */
+export function splitSuffix(name: string): SuffixedName {
+  if (name.endsWith(BASE_SUFFIX)) return { name: name.slice(0, -BASE_SUFFIX.length), isBase: true, token: undefined };
+  const [, own = name, token] = WITH_TOKEN.exec(name) ?? [];
+  return { name: own, isBase: false, token };
+}
+
+/** Why a disk that somebody was attached to cannot be had any more; `own` is its name without the token. */
+export function goneError(name: string, own: string, { isVolatile }: { isVolatile: boolean }): UserError {
+  const why = isVolatile
+    ? "this disk's writes were lost when the server ended"
+    : 'its overlay was removed, or another snapshot or layout is served under its name';
+  return new UserError(`The disk "${name}" is gone: ${why}. Unmount and detach it; "${own}" is another disk.`);
 }
 
 /** The digits of an id that plakar prints. */

@@ -9,10 +9,12 @@ import {
   attachName,
   BASE_SUFFIX,
   describeExport,
+  goneError,
   SHORT_ID_DIGITS,
+  type SuffixedName,
   selectorName,
   shortName,
-  splitAttachName,
+  splitSuffix,
 } from './export-name.ts';
 import { describeTarget, deviceIdOf, resolveTarget, type Target } from './export-target.ts';
 import { OpenDevices } from './open-devices.ts';
@@ -21,12 +23,8 @@ import type { Overlays } from './overlays.ts';
 import { SnapshotDevice } from './snapshot-device.ts';
 
 /** A name of an export, understood. */
-interface Asked {
+interface Asked extends Omit<SuffixedName, 'name'> {
   readonly target: Target;
-  /** The pristine, read-only device. */
-  readonly isBase: boolean;
-  /** The one that the device must have. */
-  readonly token: string | undefined;
 }
 
 export interface SnapshotExportsOptions {
@@ -100,7 +98,7 @@ export class SnapshotExports implements ExportCatalog {
     const device = await hold.device;
     if (token !== undefined && token !== device.token) {
       hold.release();
-      throw this.#goneError(name, target);
+      throw goneError(name, target.name, this.#options.overlays);
     }
     const ownName = token === undefined ? target.name : attachName(target.name, token);
     return {
@@ -151,24 +149,13 @@ export class SnapshotExports implements ExportCatalog {
     return token === undefined ? description : `${description}, attach as ${attachName(target.name, token)}`;
   }
 
-  #goneError(name: string, target: Target): UserError {
-    const why = this.#options.overlays.isVolatile
-      ? "this disk's writes were lost when the server ended"
-      : 'its overlay was removed, or another snapshot or layout is served under its name';
-    return new UserError(
-      `The disk "${name}" is gone: ${why}. Unmount and detach it; "${target.name}" is another disk.`,
-    );
-  }
-
   /** What a name stands for: a disk, one `@base`, or one that must have a token. */
   async #understand(name: string): Promise<Asked | undefined> {
     const exact = await this.#find(name); // A tag or a path may end as a suffix does.
     if (exact !== undefined) return { target: exact, isBase: false, token: undefined };
-    const isBase = name.endsWith(BASE_SUFFIX);
-    const pinned = splitAttachName(name);
-    const own = isBase ? name.slice(0, -BASE_SUFFIX.length) : pinned?.name;
-    const target = own === undefined ? undefined : await this.#find(own);
-    return target && { target, isBase, token: pinned?.token };
+    const { name: own, ...suffix } = splitSuffix(name);
+    const target = own === name ? undefined : await this.#find(own);
+    return target && { target, ...suffix };
   }
 
   /** `latest` and every tag, with what they mean while nothing has pinned them. */

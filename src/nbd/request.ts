@@ -133,6 +133,28 @@ export const shutdownRefusal: RequestRefusal = {
   message: 'the server is shutting down',
 };
 
+/** What decides how a stream of requests is to be read. */
+export interface RequestStream {
+  readonly extended: boolean;
+  /** Bytes of a payload beyond which the stream is not followed. */
+  readonly payloadBytesMax: number;
+}
+
+/**
+ * Takes the header at `at` into `header`; gives the bytes of payload that follow it, or, as a text, why the stream cannot
+ * be followed any further.
+ */
+export function takeRequest(
+  source: Buffer,
+  at: number,
+  header: RequestHeader,
+  { extended, payloadBytesMax }: RequestStream,
+): number | string {
+  if (!decodeRequest(source, at, extended, header)) return 'a request does not begin with its magic number';
+  const bytes = payloadBytes(header, extended);
+  return bytes > payloadBytesMax ? `a request carries ${bytes} bytes of payload` : bytes;
+}
+
 /**
  * Nothing if the request may be carried out. DISC is not among the requests validated. With a payload that restricts
  * BLOCK_STATUS the range is not in the header: validateRange sees it later.

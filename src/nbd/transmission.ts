@@ -28,12 +28,12 @@ import { commands, nameOf, transmissionFlags } from './protocol.ts';
 import { encodeError, sealData, sealDone, statusChunkBytes } from './reply.ts';
 import {
   allowedCommandFlags,
-  decodeRequest,
-  payloadBytes,
   type RequestRefusal,
   type RequestRules,
+  type RequestStream,
   requestBytes,
   shutdownRefusal,
+  takeRequest,
   validate,
 } from './request.ts';
 
@@ -71,6 +71,8 @@ export class Transmission {
   readonly #device: ExportDevice;
   readonly #exportName: string;
   readonly #rules: RequestRules;
+  /** How to read headers. */
+  readonly #stream: RequestStream;
   readonly #account: InFlightAccount;
   /** Flights to use again. */
   readonly #idle: Flight[] = [];
@@ -107,6 +109,7 @@ export class Transmission {
       contextCount: session.contexts.length,
       allowedFlags: allowedCommandFlags(session.transmissionFlags, session.contexts.length),
     };
+    this.#stream = { extended: this.#rules.extended, payloadBytesMax: shared.limits.drainedPayloadBytesMax };
     this.#account = new InFlightAccount(shared.inFlight, () => host.retry());
     this.#current = new Flight(this);
   }
@@ -233,18 +236,14 @@ export class Transmission {
     if (!this.#inbox.take(requestBytes(extended))) return this.#starve();
     const flight = this.#idle.pop() ?? new Flight(this);
     this.#current = flight;
-    if (!decodeRequest(this.#inbox.source, this.#inbox.offset, extended, flight)) {
-      return this.#breach('a request does not begin with its magic number');
-    }
+    const payload = takeRequest(this.#inbox.source, this.#inbox.offset, flight, this.#stream);
+    if (typeof payload === 'string') return this.#breach(payload);
     if (flight.type === commands.NBD_CMD_DISC) {
       this.#end();
       return false;
     }
     this.#shared.counters.requests++;
-    this.#payloadLeft = payloadBytes(flight, extended);
-    if (this.#payloadLeft > this.#shared.limits.drainedPayloadBytesMax) {
-      return this.#breach(`a request carries ${this.#payloadLeft} bytes of payload`);
-    }
+    this.#payloadLeft = payload;
     this.#refusal = this.#drainingServer ? shutdownRefusal : validate(flight, this.#rules);
     this.#stage = 'room';
     return true;

@@ -6,7 +6,7 @@
  */
 import { nbdLimits } from '../nbd/limits.ts';
 import { commands } from '../nbd/protocol.ts';
-import { decodeRequest, payloadBytes, requestBytes } from '../nbd/request.ts';
+import { type RequestStream, requestBytes, takeRequest } from '../nbd/request.ts';
 import type { Slot, Unanswered } from './unanswered.ts';
 
 const nothing = Buffer.alloc(0);
@@ -23,7 +23,7 @@ export interface RequestRelayHost {
 export class RequestRelay {
   readonly #unanswered: Unanswered;
   readonly #host: RequestRelayHost;
-  readonly #extended: boolean;
+  readonly #stream: RequestStream;
   readonly #headerBytes: number;
   #chunk: Buffer = nothing;
   #at = 0;
@@ -40,7 +40,7 @@ export class RequestRelay {
   constructor(host: RequestRelayHost, unanswered: Unanswered, extended: boolean) {
     this.#host = host;
     this.#unanswered = unanswered;
-    this.#extended = extended;
+    this.#stream = { extended, payloadBytesMax: nbdLimits.drainedPayloadBytesMax };
     this.#headerBytes = requestBytes(extended);
   }
 
@@ -123,13 +123,11 @@ export class RequestRelay {
   /** Notes the request whose header is at `at`, and gives it its cookie. False if there is no room, or it is none. */
   #admit(source: Buffer, at: number): boolean {
     const slot = this.#unanswered.spare();
-    const isRequest = decodeRequest(source, at, this.#extended, slot);
-    const bytes = isRequest ? payloadBytes(slot, this.#extended) : 0;
-    if (!isRequest || bytes > nbdLimits.drainedPayloadBytesMax) {
+    const bytes = takeRequest(source, at, slot, this.#stream);
+    if (typeof bytes === 'string') {
       this.#unanswered.putBack(slot);
       this.#isOver = true;
-      const what = isRequest ? `a request carries ${bytes} bytes of payload` : 'a request has a wrong magic number';
-      this.#host.breach(what);
+      this.#host.breach(bytes);
       return false;
     }
     if (slot.type === commands.NBD_CMD_DISC) {

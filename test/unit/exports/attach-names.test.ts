@@ -6,7 +6,7 @@ import { afterAll, afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { ExportLease } from '../../../src/core/export-catalog.ts';
 import { silentLog } from '../../../src/core/log.ts';
 import { KeptOverlays } from '../../../src/exports/directory-overlays.ts';
-import { attachName, splitAttachName } from '../../../src/exports/export-name.ts';
+import { attachName, splitSuffix } from '../../../src/exports/export-name.ts';
 import { MemoryOverlays } from '../../../src/exports/memory-overlays.ts';
 import { OpenStore } from '../../../src/exports/open-store.ts';
 import type { Overlays } from '../../../src/exports/overlays.ts';
@@ -73,10 +73,11 @@ async function nameOf(exports: SnapshotExports, name = ''): Promise<string> {
 describe('the name to attach by', () => {
   it('is a name and 32 hex digits, and nothing else is taken for one', () => {
     const token = '0123456789abcdef'.repeat(2);
-    expect(splitAttachName(attachName('tag:a@b', token))).toEqual({ name: 'tag:a@b', token });
-    expect(splitAttachName(`@${token}`)).toEqual({ name: '', token });
-    for (const other of ['latest', 'latest@base', `latest@${token}0`, `latest@${token.toUpperCase()}`, token]) {
-      expect(splitAttachName(other), other).toBe(undefined);
+    expect(splitSuffix(attachName('tag:a@b', token))).toEqual({ name: 'tag:a@b', isBase: false, token });
+    expect(splitSuffix(`@${token}`)).toEqual({ name: '', isBase: false, token });
+    expect(splitSuffix('a@base')).toEqual({ name: 'a', isBase: true, token: undefined });
+    for (const other of ['latest', `latest@${token}0`, `latest@${token.toUpperCase()}`, token]) {
+      expect(splitSuffix(other)).toEqual({ name: other, isBase: false, token: undefined });
     }
   });
 
