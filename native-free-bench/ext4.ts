@@ -11,13 +11,14 @@ import os from 'node:os';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { entryTypes, type SnapshotTree } from '../src/core/snapshot-tree.ts';
+import type { SnapshotTree } from '../src/core/snapshot-tree.ts';
 import { BLOCK_SIZE, formatBytes, GiB } from '../src/core/units.ts';
 import { Ext4Image } from '../src/ext4/image.ts';
 import type { Layout } from '../src/ext4/layout.ts';
 import { locate } from '../src/ext4/locate.ts';
 import { planLayout } from '../src/ext4/plan.ts';
 import { BlockRenderer } from '../src/ext4/render.ts';
+import { FILES_PER_DIRECTORY, generateTree } from '../test/support/ext4-generated.ts';
 import { Random } from '../test/support/ext4-random.ts';
 
 const { values } = parseArgs({
@@ -35,78 +36,16 @@ const seed = Number(values.seed);
 const identity = { snapshotId: 'be'.repeat(32), createdSeconds: 1_750_000_000 };
 const NAMES_IN_DIRECTORY = 1_000_000;
 
-/** So many do not fit one block: directories are hashed. Names have 12 to 36 bytes, 24 on average. */
-const FILES_PER_DIRECTORY = 200;
-
-interface GeneratedTree {
-  readonly entries: number;
-  readonly directories: number;
-  sizeOf(file: number): number;
-}
-
-/** A root, `directories` below it, and the files spread evenly over those. */
-function generate({ entries, directories, sizeOf }: GeneratedTree): SnapshotTree {
-  const random = new Random(seed);
-  const fileCount = entries - directories - 1;
-  const columns = {
-    length: entries,
-    type: new Uint8Array(entries).fill(entryTypes.file),
-    mode: new Uint16Array(entries).fill(0o644),
-    uid: new Float64Array(entries).fill(26),
-    gid: new Float64Array(entries).fill(26),
-    sizeBytes: new Float64Array(entries),
-    mtimeSeconds: new Float64Array(entries).fill(1_700_000_000),
-    mtimeNanoseconds: new Uint32Array(entries),
-    parent: new Uint32Array(entries),
-    firstChild: new Uint32Array(entries),
-    childCount: new Uint32Array(entries),
-    nameStart: new Float64Array(entries + 1),
-  };
-  const names = Buffer.alloc(entries * 36);
-  let used = 0;
-  const name = (entry: number, number: number) => {
-    used += names.write(`${String(number).padStart(10, '0')}-`, used, 'latin1');
-    for (let i = random.integer(1, 25); i > 0; i--) names[used++] = random.integer(97, 122);
-    columns.nameStart[entry + 1] = used;
-  };
-  columns.type.fill(entryTypes.directory, 0, directories + 1);
-  columns.firstChild[0] = 1;
-  columns.childCount[0] = directories;
-  let child = directories + 1;
-  for (let i = 0; i < directories; i++) {
-    name(1 + i, i);
-    const count = Math.floor(((i + 1) * fileCount) / directories) - Math.floor((i * fileCount) / directories);
-    columns.firstChild[1 + i] = child;
-    columns.childCount[1 + i] = count;
-    columns.parent.fill(1 + i, child, child + count);
-    child += count;
-  }
-  for (let i = 0; i < fileCount; i++) {
-    const entry = directories + 1 + i;
-    name(entry, i);
-    columns.sizeBytes[entry] = sizeOf(i);
-  }
-  const none = new Map<number, never>();
-  return {
-    ...columns,
-    // What is not written to takes no memory.
-    nameBytes: names.subarray(0, used),
-    sameInodeAs: none,
-    linkTarget: none,
-    attributes: none,
-  };
-}
-
 function manyFiles(): SnapshotTree {
   const random = new Random(seed + 1);
   // Mostly small, some large: as home directories are.
   const sizeOf = () => Math.floor(2 ** random.integer(0, 18) * random.next());
-  return generate({ entries: files, directories: Math.ceil(files / FILES_PER_DIRECTORY), sizeOf });
+  return generateTree({ seed, entries: files, directories: Math.ceil(files / FILES_PER_DIRECTORY), sizeOf });
 }
 
 function terabytes(): SnapshotTree {
   const each = Math.floor((16 * 1024 * GiB) / 10_000);
-  return generate({ entries: 10_011, directories: 10, sizeOf: (i) => each - i });
+  return generateTree({ seed, entries: 10_011, directories: 10, sizeOf: (i) => each - i });
 }
 
 function plan(tree: SnapshotTree): Layout {
@@ -240,7 +179,7 @@ function benchTerabytes(): void {
 
 /** The first lookup in a directory of a million names, and how long others wait meanwhile. */
 async function benchLargeDirectory(): Promise<void> {
-  const tree = generate({ entries: NAMES_IN_DIRECTORY + 2, directories: 1, sizeOf: () => 1000 });
+  const tree = generateTree({ seed, entries: NAMES_IN_DIRECTORY + 2, directories: 1, sizeOf: () => 1000 });
   const layout = plan(tree);
   const start = layout.geometry.map.toPhysical(layout.geometry.metadata + layout.metadataStarts[1]!) * BLOCK_SIZE;
   const tables = layout.geometry.map.toPhysical(layout.geometry.tables) * BLOCK_SIZE;

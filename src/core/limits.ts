@@ -4,6 +4,9 @@
  */
 import { GiB, KiB, MiB } from './units.ts';
 
+/** Largest device that takes writes, bytes (16 TiB): overlays count blocks in 32 bits. */
+export const WRITABLE_DEVICE_BYTES_MAX = 16 * 1024 * GiB;
+
 /** Decoded chunks kept in memory, bytes; `--cache-memory`. Fits the hot set of a small database; a chunk has at most 8 MiB. */
 export const CACHE_MEMORY_BYTES_DEFAULT = 256 * MiB;
 

@@ -11,11 +11,13 @@
  * Blocks in no run are clean: the base has them.
  */
 import { assert } from '../core/errors.ts';
+import { WRITABLE_DEVICE_BYTES_MAX } from '../core/limits.ts';
+import { BLOCK_SIZE } from '../core/units.ts';
 
 /** Set in the value of a run of zeroes. */
 export const ZERO_FLAG = 0x8000_0000;
-/** Largest number of blocks a device can have: block numbers are 32 bits. 16 TiB. */
-export const DEVICE_BLOCKS_MAX = 2 ** 32;
+/** Largest number of blocks a device can have: block numbers are 32 bits. */
+export const DEVICE_BLOCKS_MAX = WRITABLE_DEVICE_BYTES_MAX / BLOCK_SIZE;
 /** Longest run: its count is 32 bits, and 2 ** 32 would not fit. */
 export const RUN_BLOCKS_MAX = 2 ** 31;
 

@@ -7,7 +7,12 @@ import { type Overlay, type OverlayIdentity, type Overlays, type OverlayUsage, T
 
 /** The overlay of a device that takes no writes: there is none. */
 class NoOverlay extends ReadOnlyDevice implements Overlay {
-  readonly readOnlyReason = 'the server is read-only';
+  readonly readOnlyReason: string;
+
+  constructor(base: ReadableDevice, reason: string) {
+    super(base);
+    this.readOnlyReason = reason;
+  }
 
   stats(): OverlayUsage {
     return { dirtyBytes: 0 };
@@ -18,9 +23,15 @@ class NoOverlay extends ReadOnlyDevice implements Overlay {
   }
 }
 
-/** For a server that only shows snapshots: nothing is kept, and nothing can be lost. */
+/** For a server that only shows snapshots, or a device that is too large to be written: nothing is kept, and nothing can be lost. */
 export class ReadOnlyOverlays implements Overlays {
   readonly isVolatile = false;
+  readonly #reason: string;
+
+  /** `reason`: why there are no writes, for clients. */
+  constructor(reason = 'the server is read-only') {
+    this.#reason = reason;
+  }
 
   async pinned(): Promise<undefined> {}
 
@@ -33,7 +44,7 @@ export class ReadOnlyOverlays implements Overlays {
   }
 
   async open(_key: string, base: ReadableDevice): Promise<Overlay> {
-    return new NoOverlay(base);
+    return new NoOverlay(base, this.#reason);
   }
 
   async close(): Promise<void> {}

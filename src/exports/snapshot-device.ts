@@ -1,5 +1,6 @@
 import type { BlockDevice, ReadableDevice } from '../core/device.ts';
 import { UnsupportedError, UserError } from '../core/errors.ts';
+import { WRITABLE_DEVICE_BYTES_MAX } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
 import { entryPath, type SnapshotTree } from '../core/snapshot-tree.ts';
 import { formatBytes } from '../core/units.ts';
@@ -10,6 +11,7 @@ import { findLeavingLinks } from '../source/tree-links.ts';
 import type { Part } from './composition.ts';
 import type { OpenStore } from './open-store.ts';
 import type { FrozenOverlay, Overlay, OverlayIdentity, Overlays } from './overlays.ts';
+import { ReadOnlyOverlays } from './read-only-overlays.ts';
 import { openSnapshotImage } from './snapshot-image.ts';
 import { StatusDevice } from './status-device.ts';
 
@@ -64,7 +66,7 @@ export class SnapshotDevice {
     }
     warnOfLeavingLinks(image.layout.tree, label, log);
     const overlayIdentity = { ...identity, layout: image.layout.parameters };
-    const { overlay, token } = await openOverlay(options, image, overlayIdentity).catch(async (error) => {
+    const { overlay, token } = await openOverlay(options, image, overlayIdentity, label).catch(async (error) => {
       await opened.close();
       throw error;
     });
@@ -123,10 +125,19 @@ export class SnapshotDevice {
 }
 
 async function openOverlay(
-  { overlays, overlayKey }: SnapshotDeviceOptions,
+  { overlays: chosen, overlayKey, log }: SnapshotDeviceOptions,
   image: ReadableDevice,
   identity: OverlayIdentity,
+  label: string,
 ): Promise<{ overlay: Overlay; token: string }> {
+  const overlays = image.sizeBytes > WRITABLE_DEVICE_BYTES_MAX ? new ReadOnlyOverlays(TOO_LARGE) : chosen;
+  if (overlays !== chosen) {
+    log.warn(
+      { snapshot: identity.snapshotId, deviceBytes: image.sizeBytes },
+      `Snapshot ${label} is served read-only: its disk has ${formatBytes(image.sizeBytes)}, and ${TOO_LARGE}. ` +
+        'A directory of it (:PATH), or a smaller --free, may take writes.',
+    );
+  }
   const overlay = await overlays.open(overlayKey, image, identity);
   try {
     return { overlay, token: await overlays.tokenOf(overlayKey, identity) };
@@ -135,6 +146,8 @@ async function openOverlay(
     throw error;
   }
 }
+
+const TOO_LARGE = `disks that take writes have at most ${formatBytes(WRITABLE_DEVICE_BYTES_MAX)}`;
 
 /** The layout version of the existing overlay; undefined for a new one, which gets the newest. */
 async function versionOf(

@@ -1,6 +1,7 @@
 /** What an operator can ask of a layout, and everything that shapes its bytes besides the tree itself. */
 import { createHash } from 'node:crypto';
 import { UnsupportedError, UserError } from '../core/errors.ts';
+import { WRITABLE_DEVICE_BYTES_MAX } from '../core/limits.ts';
 import { BLOCK_SIZE, GiB } from '../core/units.ts';
 import { BLOCKS_PER_GROUP, LABEL_BYTES_MAX, OWNER_ID_MAX } from './format.ts';
 
@@ -40,7 +41,7 @@ export interface Owner {
 export interface LayoutRequest {
   /** Size of the device in all, rounded down to whole blocks; `free` is then without effect. */
   readonly sizeBytes?: number | undefined;
-  /** Space beyond the data. Default: 25 % of what is used, at least 1 GiB. */
+  /** Space beyond the data. Default: 25 % of what is used, at least 1 GiB; less where the disk would exceed 16 TiB by it. */
   readonly free?: FreeSpace | undefined;
   /** Every entry belongs to this owner. */
   readonly owner?: Owner | undefined;
@@ -157,7 +158,10 @@ export function hexBytes(text: string): Uint8Array {
 /** Blocks of free space for `usedBlocks` used ones. */
 export function freeBlocks(free: FreeSpace | undefined, usedBlocks: number): number {
   if (free === undefined) {
-    return Math.max(Math.ceil((usedBlocks * FREE_PERCENT_DEFAULT) / 100), FREE_BYTES_DEFAULT_MIN / BLOCK_SIZE);
+    const wanted = Math.max(Math.ceil((usedBlocks * FREE_PERCENT_DEFAULT) / 100), FREE_BYTES_DEFAULT_MIN / BLOCK_SIZE);
+    // Rather less free space than a disk that is too large to be written.
+    const writable = WRITABLE_DEVICE_BYTES_MAX / BLOCK_SIZE - usedBlocks;
+    return writable >= 0 ? Math.min(wanted, writable) : wanted;
   }
   return Math.ceil('bytes' in free ? free.bytes / BLOCK_SIZE : (usedBlocks * free.percent) / 100);
 }

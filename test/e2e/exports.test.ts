@@ -41,6 +41,14 @@ describe.skipIf(needInfo.missing)(needInfo.title('exports'), () => {
     await expect(describeExport(uris[0]!)).resolves.toMatchObject({ is_read_only: false });
   });
 
+  test('a disk that is too large to be written is read-only, and the log says why', async () => {
+    const { uris, log } = await startServer(cleanup, ['latest', '--store', albumStore, '--size', '16385G']);
+    expect(await describeExport(uris[0]!)).toMatchObject({ is_read_only: true, 'export-size': 16_385 * 2 ** 30 });
+    expect(log.map(({ msg }) => msg).join('\n')).toMatch(
+      /is served read-only: its disk has 16\.0 TiB.* at most 16\.0 TiB/,
+    );
+  });
+
   test('naming snapshots exports those only, the first as the default', async () => {
     const { uris } = await serve(shortId(before));
     expect((await listExports(uris[0]!)).map((one) => one['export-name'])).toEqual([

@@ -1,9 +1,8 @@
 /**
  * Trees at the edges of what the format holds, judged by e2fsck and the independent reader. Images are sparse, files'
- * content is not written. EXT4_SLOW=1 adds those that write gigabytes of metadata.
+ * content is not written. ext4-extremes.slow.test.ts has those that write gigabytes of metadata.
  */
 import { createHash } from 'node:crypto';
-import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { SnapshotTree } from '../../src/core/snapshot-tree.ts';
 import { BLOCK_SIZE, GiB, MiB } from '../../src/core/units.ts';
@@ -11,28 +10,22 @@ import { Ext4Image } from '../../src/ext4/image.ts';
 import type { LayoutRequest } from '../../src/ext4/parameters.ts';
 import { planLayout } from '../../src/ext4/plan.ts';
 import { compareDevice, expectTree } from '../support/ext4-expect.ts';
-import { debugfs, fsckRemarks, withTemporaryDirectory, writeImage } from '../support/ext4-image-file.ts';
+import { debugfs } from '../support/ext4-image-file.ts';
+import { remarksOn } from '../support/ext4-judges.ts';
 import { Ext4Reader } from '../support/ext4-reader.ts';
 import { directory, file, makeTree, PatternContent, type TreeNode } from '../support/ext4-tree.ts';
 import { requires } from '../support/requires.ts';
 
 const identity = { snapshotId: 'e7'.repeat(32), createdSeconds: 1_750_000_000 };
 const tight: LayoutRequest = { free: { bytes: 0 }, journalBlocks: 1024, spareInodes: 0 };
-const slow = process.env.EXT4_SLOW === '1';
 const need = requires('e2fsck', 'debugfs');
 
 function imageOf(tree: SnapshotTree, request: LayoutRequest): Ext4Image {
   return new Ext4Image(planLayout(tree, request, identity), new PatternContent(tree));
 }
 
-/** e2fsck has no remark on the image; `look` may look at it, too. */
-async function judge(image: Ext4Image, look: (path: string) => Promise<void> = async () => {}): Promise<void> {
-  await withTemporaryDirectory(async (folder) => {
-    const path = join(folder, 'image');
-    await writeImage(image, path, { metadataOnly: true });
-    expect(await fsckRemarks(path, { timeoutMs: 120_000 })).toEqual([]);
-    await look(path);
-  });
+async function judge(image: Ext4Image, look?: (path: string) => Promise<void>): Promise<void> {
+  expect(await remarksOn(image, look)).toEqual([]);
 }
 
 async function readerOf(image: Ext4Image): Promise<Ext4Reader> {
@@ -110,11 +103,8 @@ describe.skipIf(need.missing)(need.title('extent trees'), () => {
 });
 
 describe.skipIf(need.missing)(need.title('directories'), () => {
-  test(`of ${slow ? 1_000_000 : 150_000} names, found by their hashes`, async () => {
-    const image = imageOf(
-      makeTree(directory([['many', directory(numbered(slow ? 1_000_000 : 150_000, () => file()))]])),
-      tight,
-    );
+  test('of 150,000 names, found by their hashes', async () => {
+    const image = imageOf(makeTree(directory([['many', directory(numbered(150_000, () => file()))]])), tight);
     await judge(image, async (path) => {
       expect(await debugfs(path, 'stat "/many/entry number 12345"')).toMatch(/^Inode: \d+ {3}Type: regular/);
       expect(await debugfs(path, 'htree_dump /many')).toMatch(/Indirect levels: 1/);
@@ -149,25 +139,6 @@ describe.skipIf(need.missing)(need.title('directories'), () => {
     expect(await linksOf(image)).toBe(1);
     await judge(image);
   });
-
-  // 2.1 million names of 255 bytes: half a gigabyte of leaves, an index of three levels, the feature largedir.
-  test.each(slow ? [2_100_000] : [])('of %i names of 255 bytes', async (count) => {
-    const root = directory([
-      [
-        'huge',
-        directory(
-          numbered(
-            count,
-            () => file(),
-            (i) => `${'n'.repeat(247)}${i + 10_000_000}`,
-          ),
-        ),
-      ],
-    ]);
-    const image = imageOf(makeTree(root), tight);
-    expect(image.layout.largeDirectories).toBe(true);
-    await judge(image);
-  });
 });
 
 test.skipIf(need.missing)(need.title('more names of one file than an inode counts go on as another file'), async () => {
@@ -188,18 +159,18 @@ test.skipIf(need.missing)(need.title('more names of one file than an inode count
   expect(contents[2]).toEqual(contents[0]);
 });
 
-describe.skipIf(need.missing)(need.title('terabytes'), () => {
-  test.each(slow ? [1, 15.9, 20] : [1])('%d TiB in 10,000 files', async (tebibytes) => {
-    const bytes = Math.floor((tebibytes * 2 ** 40) / 10_000);
-    const tree = makeTree(directory(numbered(10_000, (i) => file(bytes - i))));
-    const image = imageOf(tree, tight);
-    // Above 16 TiB the resize inode could not hold its block numbers, and most filesystems not the image.
-    if (image.sizeBytes >= 2 ** 44) {
-      expect(image.layout.geometry.reservedBlocks).toBe(0);
-      return;
-    }
-    await judge(image);
-  });
+test.skipIf(need.missing)(need.title('paths longer than any call takes'), async () => {
+  let node = file(5000);
+  for (let level = 0; level < 100; level++) node = directory([[`${'d'.repeat(250)}${level}`, node]]);
+  const tree = makeTree(directory([['deep', node]]));
+  const image = imageOf(tree, tight);
+  await judge(image);
+  expect(await compareDevice(image, expectTree(tree))).toEqual([]);
+});
+
+test.skipIf(need.missing)(need.title('a tebibyte in 10,000 files'), async () => {
+  const bytes = Math.floor(2 ** 40 / 10_000);
+  await judge(imageOf(makeTree(directory(numbered(10_000, (i) => file(bytes - i)))), tight));
 });
 
 test('two runs give the same bytes', async () => {

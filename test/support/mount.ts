@@ -25,11 +25,11 @@ export interface Mount {
   unmount(): Promise<void>;
 }
 
-/** Attaches an export as a block device. */
+/** Attaches an export as a block device. With `directIo` every request of the kernel reaches the server. */
 export async function attachDevice(
   cleanup: Cleanup,
   uri: string,
-  { readOnly = false }: { readOnly?: boolean } = {},
+  { readOnly = false, directIo = false }: { readOnly?: boolean; directIo?: boolean } = {},
 ): Promise<AttachedDevice> {
   const folder = temporaryFolder(cleanup);
   const fuseFolder = join(folder, 'fuse');
@@ -37,7 +37,7 @@ export async function attachDevice(
   const detachFile = await serveAsFile(uri, { folder: fuseFolder, pidFile: join(folder, 'pid'), readOnly });
   let path: string;
   try {
-    const flags = readOnly ? ['--read-only'] : [];
+    const flags = [...(readOnly ? ['--read-only'] : []), ...(directIo ? ['--direct-io=on'] : [])];
     const file = join(fuseFolder, 'nbd');
     path = (await mustRun(commandPath('losetup'), [...flags, '--find', '--show', file])).trim();
   } catch (error) {

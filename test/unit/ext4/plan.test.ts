@@ -83,6 +83,15 @@ describe('size', () => {
     expect(large.totalBlocks - large.usedBlocks).toBe(Math.ceil(large.usedBlocks / 4));
   });
 
+  test('stays within what takes writes if less free space makes it so', () => {
+    const terabytes = (count: number) => {
+      const bytes = Math.floor((count * 2 ** 40) / 20);
+      return directory(Array.from({ length: 20 }, (_, i) => [`${i}`, file(bytes)] as const));
+    };
+    expect(planned(terabytes(15), {}).image.sizeBytes).toBe(2 ** 44);
+    expect(planned(terabytes(17), {}).image.sizeBytes).toBeGreaterThan(2 ** 44);
+  });
+
   test('is what was asked for, whole blocks', () => {
     expect(planned(directory(), { sizeBytes: 10 * GiB + 5000 }).image.sizeBytes).toBe(10 * GiB + 4096);
   });
