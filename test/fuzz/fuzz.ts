@@ -4,6 +4,7 @@
  * that grows with the claims of the input) is a finding.
  */
 import { AssertionError, KlosetNbdError } from '../../src/core/errors.ts';
+import { MiB } from '../../src/core/units.ts';
 import { seededRandom } from '../support/overlay-random.ts';
 import { mutate } from './mutate.ts';
 
@@ -32,6 +33,8 @@ export interface FuzzReport {
 
 /** Milliseconds of processor time that no case may take: each input is small. */
 const CASE_CPU_MS_MAX = 5_000;
+/** Bytes of buffers that one case may leave behind or be seen with: samples have kilobytes, decoders may give a megabyte. */
+const CASE_BUFFER_BYTES_MAX = 64 * MiB;
 /** Findings after which a run ends: the rest would be the same ones again. */
 const FINDINGS_MAX = 10;
 
@@ -57,6 +60,7 @@ export async function fuzz(
 /** What one input made of a parser: `accepted`, `refused`, or what is wrong with it. */
 export async function runCase(target: FuzzTarget, input: Uint8Array): Promise<string> {
   const before = process.cpuUsage();
+  const { arrayBuffers } = process.memoryUsage();
   let outcome = 'accepted';
   try {
     await target.run(new Uint8Array(input));
@@ -66,5 +70,7 @@ export async function runCase(target: FuzzTarget, input: Uint8Array): Promise<st
   }
   const { user, system } = process.cpuUsage(before);
   const cpuMs = (user + system) / 1000;
+  const grownBytes = process.memoryUsage().arrayBuffers - arrayBuffers;
+  if (grownBytes > CASE_BUFFER_BYTES_MAX) return `took ${grownBytes} bytes of buffers`;
   return cpuMs > CASE_CPU_MS_MAX ? `took ${Math.round(cpuMs)} ms of processor time` : outcome;
 }

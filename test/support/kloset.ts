@@ -1,8 +1,10 @@
 /** Opens fixture stores the way the command line does, piece by piece, for tests of the reader. */
 import { ByteBudget } from '../../src/core/concurrency.ts';
 import { newReadCounters, type ReadCounters } from '../../src/core/counters.ts';
+import type { Decoder } from '../../src/core/decoder.ts';
 import { entryName, type SnapshotTree } from '../../src/core/snapshot-tree.ts';
 import { MiB } from '../../src/core/units.ts';
+import { createCodec } from '../../src/kloset/codec/codec.ts';
 import { deriveKey } from '../../src/kloset/codec/key-derivation.ts';
 import { LocalStore } from '../../src/kloset/local-store.ts';
 import { PtarStore } from '../../src/kloset/ptar-store.ts';
@@ -13,12 +15,13 @@ import { ChunkCache } from '../../src/source/chunk-cache.ts';
 import { KlosetChunkStore } from '../../src/source/kloset-chunk-store.ts';
 import { KlosetSource } from '../../src/source/kloset-source.ts';
 import type { WalkOptions } from '../../src/source/snapshot-walk.ts';
+import { decodeChecked, requireMac } from '../../src/workers/check-chunk.ts';
 import { PooledDecoder } from '../../src/workers/pool.ts';
 
 export interface OpenedStore extends SnapshotListing {
   readonly repository: Repository;
   readonly counters: ReadCounters;
-  readonly decoder: PooledDecoder;
+  readonly decoder: Decoder;
   readonly chunks: ChunkCache;
   source(header: SnapshotHeader, path?: string, options?: WalkOptions): Promise<KlosetSource>;
   close(): Promise<void>;
@@ -28,16 +31,22 @@ export function storeAt(location: string): KlosetStore {
   return location.endsWith('.ptar') ? new PtarStore(location) : new LocalStore(location);
 }
 
-/** Everything below an opened snapshot, with one worker thread that takes values above `inlineBytesMax`. */
+/** Everything below an opened snapshot, with one worker thread that takes values above `inlineBytesMax`; none if `inThread`. */
 export async function openStore(
   store: KlosetStore,
-  { passphrase = '', inlineBytesMax }: { passphrase?: string; inlineBytesMax?: number } = {},
+  {
+    passphrase = '',
+    inlineBytesMax,
+    inThread = false,
+  }: { passphrase?: string; inlineBytesMax?: number; inThread?: boolean } = {},
 ): Promise<OpenedStore> {
   const counters = newReadCounters();
   const keys = { passphrase: async () => Buffer.from(passphrase), deriveKey };
   const repository = await Repository.open(store, { counters, keys });
   const limits = inlineBytesMax === undefined ? {} : { inlineBytesMax };
-  const decoder = await PooledDecoder.start(repository.codecParameters, { threads: 1, ...limits });
+  const decoder = inThread
+    ? await decoderInThread(repository)
+    : await PooledDecoder.start(repository.codecParameters, { threads: 1, ...limits });
   const native = new KlosetChunkStore({ repository, decoder, counters, budget: new ByteBudget(64 * MiB) });
   const chunks = new ChunkCache(native, { bytesMax: 64 * MiB });
   return {
@@ -53,6 +62,20 @@ export async function openStore(
       await decoder.close();
       await store.close();
     },
+  };
+}
+
+/** Starts nothing: for tests that open stores by the thousand. */
+async function decoderInThread({ codecParameters }: Repository): Promise<Decoder> {
+  const codec = await createCodec(codecParameters);
+  return {
+    async decode(stored, { mac, plainBytes }) {
+      const target = new Uint8Array(plainBytes);
+      decodeChecked(codec, stored, target, mac);
+      return target;
+    },
+    verify: async (plain, mac) => requireMac(codec, plain, mac),
+    close: async () => {},
   };
 }
 
