@@ -17,6 +17,8 @@ export interface Problem {
   readonly error: KlosetNbdError;
 }
 
+const NO_PATH = new Uint8Array(0);
+
 /** The problems of one snapshot: as many as people can use are kept, the others counted. */
 export class Problems {
   readonly listed: Problem[] = [];
@@ -34,6 +36,13 @@ export class Problems {
     if (this.listed.length === PROBLEMS_LISTED_MAX) return;
     this.#known.add(key);
     this.listed.push(problem);
+  }
+
+  /** By path, and by place in the file: what was met first is chance. */
+  sort(): void {
+    this.listed.sort(
+      (a, b) => Buffer.compare(a.path ?? NO_PATH, b.path ?? NO_PATH) || (a.chunk?.index ?? -1) - (b.chunk?.index ?? -1),
+    );
   }
 }
 

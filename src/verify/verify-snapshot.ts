@@ -53,6 +53,7 @@ export async function verifySnapshot(
 ): Promise<SnapshotFindings> {
   const walk = new Walk(parts, header, root);
   await walk.run();
+  walk.problems.sort();
   return walk;
 }
 

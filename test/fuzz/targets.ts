@@ -15,7 +15,7 @@ import { decodeMsgpack } from '../../src/kloset/msgpack.ts';
 import { readPlakarStores } from '../../src/kloset/plakar-config.ts';
 import { parsePtarLayout, ptarHeader, ptarTrailer, requirePtarSize } from '../../src/kloset/ptar-layout.ts';
 import type { BlobId, Repository } from '../../src/kloset/repository.ts';
-import { readSnapshotHeader, readTrees } from '../../src/kloset/snapshot.ts';
+import { listSnapshots, readTrees } from '../../src/kloset/snapshot.ts';
 import { parseState } from '../../src/kloset/state.ts';
 import { parseDirpack, parseVfsEntry, parseXattrEntry, readChunkTable } from '../../src/kloset/vfs.ts';
 import { parseContextQuery, parseInfoQuery, parseString } from '../../src/nbd/option-data.ts';
@@ -55,9 +55,13 @@ const blobsOf = (type: number): Uint8Array[] => written.get(type)!;
 /** A repository that has one blob, whatever it is asked for; trees get their descriptor. */
 function repositoryOf(input: Uint8Array): Repository {
   const descriptor = blobsOf(resourceTypes.vfsTree)[0]!;
-  const parts: Pick<Repository, 'readBlob' | 'requireMac'> & { config: { chunkBytesMax: number } } = {
+  const parts: Pick<Repository, 'readBlob' | 'requireMac' | 'snapshots' | 'cache'> & {
+    config: { chunkBytesMax: number };
+  } = {
     readBlob: async ({ type }: BlobId) => (type === resourceTypes.vfsTree ? descriptor : input),
     requireMac: () => {},
+    snapshots: () => [idOf(1)],
+    cache: undefined,
     config: { chunkBytesMax: 8 * MiB },
   };
   return parts as Repository;
@@ -70,6 +74,12 @@ async function scanTree(input: Uint8Array): Promise<void> {
   for await (const _ of tree.items(Buffer.from('/d'))) {
     // What it gives is its own business: here it has to end.
   }
+}
+
+async function readHeader(input: Uint8Array): Promise<void> {
+  const { snapshots, damaged } = await listSnapshots(repositoryOf(input));
+  for (const { error } of damaged) throw error;
+  await readTrees(repositoryOf(input), snapshots[0]!);
 }
 
 const key = randomBytesOf(42, 32);
@@ -163,7 +173,7 @@ export const targets: readonly FuzzTarget[] = [
   {
     name: 'snapshot-header',
     samples: blobsOf(resourceTypes.snapshot),
-    run: async (input) => readTrees(repositoryOf(input), await readSnapshotHeader(repositoryOf(input), idOf(1))),
+    run: readHeader,
   },
   codecTarget('lz4', { compression: 'LZ4', encryption: undefined }, [
     writeLz4Frame(words),
