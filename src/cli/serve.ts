@@ -97,9 +97,9 @@ async function serve(given: ServeArguments): Promise<void> {
       log.info(values, describeReport(values));
     };
     const doors = await openDoors(access, nbd, log);
+    if (store.repository.codecParameters.encryption !== undefined) warnOfPlainDisks(access, doors, log);
     doors.announce();
     void doors.connectionEnded?.then(() => signals.stop(undefined));
-    if (store.repository.codecParameters.encryption !== undefined) warnOfPlainDisks(access, doors, log);
     for (const { error } of store.damaged) log.warn({ ...error.details }, error.message);
     log.info({ store: store.repository.location, snapshots: store.snapshots.length }, whereWritesGo(given));
     await signals.stopped;
@@ -135,8 +135,8 @@ async function superviseServer(given: ServeArguments, access: Access, log: Log):
       const doors = await openDoors(access, supervisor, log);
       void doors.connectionEnded?.then(() => supervisor.stop());
       return (isEncrypted) => {
-        doors.announce();
         if (isEncrypted) warnOfPlainDisks(access, doors, log);
+        doors.announce();
       };
     },
   });
