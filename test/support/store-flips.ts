@@ -188,7 +188,7 @@ function compare({ values, errors }: Reading, sound: Reading, flip: Flip): void 
 }
 
 /** The error is of the kind that damage makes, and names the resource that was damaged and the file that was asked for. */
-function requireNamed(error: unknown, { asked, flip }: { asked: string | undefined; flip: Flip }): void {
+function requireNamed(error: unknown, { asked, flip }: { asked: readonly string[]; flip: Flip }): void {
   const context = `${JSON.stringify(flip)}, asked for ${asked}: ${error}`;
   const [kind, id] = flip.resource.split('/');
   if (kind === 'CONFIG') {
