@@ -43,6 +43,14 @@ export function decodeMsgpack(data: Uint8Array): MsgpackValue {
   return value;
 }
 
+/** Keys of maps met before: the last one of each slot. */
+const KEY_SLOTS = 1024;
+const knownKeys: (string | undefined)[] = new Array(KEY_SLOTS).fill(undefined);
+
+function slotOf(data: Uint8Array, at: number, length: number): number {
+  return (length * 131 + data[at]! * 31 + data[at + length - 1]! * 7) % KEY_SLOTS;
+}
+
 class Reader {
   at = 0;
   #containers = 0;
@@ -156,11 +164,37 @@ class Reader {
     this.enterContainer(count * 2);
     const values = new Map<string, MsgpackValue>();
     for (let i = 0; i < count; i++) {
-      const key = this.value(depth + 1);
-      if (!(key instanceof Uint8Array)) throw new CorruptStoreError('msgpack: a map key is not a string');
-      values.set((key as Buffer).toString('latin1'), this.value(depth + 1));
+      const key = this.knownKey() ?? this.key(depth + 1);
+      values.set(key, this.value(depth + 1));
     }
     return values;
+  }
+
+  key(depth: number): string {
+    const start = this.at;
+    const key = this.value(depth);
+    if (!(key instanceof Uint8Array)) throw new CorruptStoreError('msgpack: a map key is not a string');
+    const text = (key as Buffer).toString('latin1');
+    const tag = this.data[start]!;
+    if (tag >= 0xa0 && tag < 0xc0) knownKeys[slotOf(this.data, start + 1, key.byteLength)] = text;
+    return text;
+  }
+
+  /**
+   * The key here if one of the same length, beginning and end was met before, and is this one: a snapshot's entries have
+   * the same two dozen keys millions of times, and making their strings would be a third of reading them.
+   */
+  knownKey(): string | undefined {
+    const { data, at } = this;
+    const tag = data[at]!;
+    if (tag < 0xa0 || tag >= 0xc0) return undefined; // Cut short (undefined), or in a long form: rare.
+    const length = tag & 0x1f;
+    if (length === 0 || at + 1 + length > data.byteLength) return undefined;
+    const known = knownKeys[slotOf(data, at + 1, length)];
+    if (known === undefined || known.length !== length) return undefined;
+    for (let i = 0; i < length; i++) if (known.charCodeAt(i) !== data[at + 1 + i]) return undefined;
+    this.at = at + 1 + length;
+    return known;
   }
 
   /** Every element takes a byte at least: a count beyond that is refused before anything is allocated. */
