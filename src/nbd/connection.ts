@@ -51,7 +51,11 @@ export class Connection implements HagglingHost, TransmissionHost {
   readonly #onData = (chunk: Buffer) => this.#receive(chunk);
   readonly #onEnd = () => this.#endInput();
   readonly #onDrain = () => this.#caughtUp();
-  readonly #onError = (error: Error) => this.log.debug({ error: error.message }, 'the connection failed');
+  readonly #onError = (error: Error) => {
+    this.log.debug({ error: error.message }, 'the connection failed');
+    // Node leaves a socket open whose TLS has failed.
+    this.#socket.destroy();
+  };
 
   constructor(shared: ConnectionShared, socket: Socket, { peer, done }: { peer: Peer; done: () => void }) {
     this.#shared = shared;

@@ -8,7 +8,7 @@
  *
  * The names are nbdkit's and GnuTLS' own. Connections keep what they began with.
  */
-import { createPrivateKey, X509Certificate } from 'node:crypto';
+import { constants, createPrivateKey, X509Certificate } from 'node:crypto';
 import { readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createSecureContext, type TlsOptions } from 'node:tls';
@@ -54,6 +54,7 @@ export class TlsCredentials {
   readonly #sources: TlsSources;
   readonly #log: Log;
   #options: TlsOptions;
+  #reloading: Promise<void> = Promise.resolve();
 
   private constructor(sources: TlsSources, log: Log, options: TlsOptions) {
     this.#sources = sources;
@@ -77,7 +78,13 @@ export class TlsCredentials {
   }
 
   /** Reads the files again. If they cannot be used, all stays as it was, and the log says why. Never rejects. */
-  async reload(): Promise<void> {
+  reload(): Promise<void> {
+    // One after another: what was read first must not come last.
+    this.#reloading = this.#reloading.then(() => this.#readAgain());
+    return this.#reloading;
+  }
+
+  async #readAgain(): Promise<void> {
     try {
       this.#options = await readOptions(this.#sources, this.#log);
       this.#log.info({}, 'Read the TLS credentials again: new connections use them.');
@@ -96,6 +103,8 @@ async function readOptions({ certificates, pskFile, verifyPeer }: TlsSources, lo
     requestCert: verifyPeer,
     rejectUnauthorized: verifyPeer,
     honorCipherOrder: true,
+    // Nobody who speaks NBD needs it, and each one would cost the server a signature.
+    secureOptions: constants.SSL_OP_NO_RENEGOTIATION,
     ciphers: [...(keys === undefined ? [] : pskCiphers), ...certificateCiphers].join(':'),
     ...(certificates === undefined ? {} : await readCertificates(certificates, verifyPeer, log)),
     ...(keys === undefined ? {} : { pskCallback: (_, user) => keys.get(user) ?? null, dhparam: 'auto' }),

@@ -28,8 +28,6 @@ export function upgradeToTls(socket: Socket, options: TlsOptions, received: Buff
   const server = createServer(options);
   server.once('secureConnection', (secured: TLSSocket) => {
     secured.allowHalfOpen = allowHalfOpen;
-    // Nobody who speaks NBD needs it, and each one costs the server a signature.
-    secured.disableRenegotiation();
     outcome.established(secured);
   });
   server.once('tlsClientError', (error, failed) => {

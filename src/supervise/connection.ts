@@ -75,7 +75,11 @@ export class RelayedConnection {
   readonly #onData = (chunk: Buffer) => this.#receiveFromClient(chunk);
   readonly #onEnd = () => this.#endInput();
   readonly #onDrain = () => this.#steer();
-  readonly #onError = (error: Error) => this.#log('debug', `the connection failed: ${error.message}`);
+  readonly #onError = (error: Error) => {
+    this.#log('debug', `the connection failed: ${error.message}`);
+    // Node leaves a socket open whose TLS has failed.
+    this.#client.destroy();
+  };
   /** What is to be sent when the chunk at hand has been worked off. */
   #toClient: Uint8Array[] = [];
   #toWorker: Uint8Array[] = [];

@@ -9,8 +9,8 @@ import { albumStore, cleanupAfterAll, cleanupAfterEach, storePath, temporaryFold
 import { commandPath, findPythonWithLibnbd, requires } from '../support/requires.ts';
 import { makeTlsFiles, type TlsFiles } from '../support/tls-files.ts';
 
-/** Of the encrypted fixture. */
-const PASSPHRASE = 'fixture passphrase 1';
+/** Of the store `encrypted-scrypt`. */
+const PASSPHRASE = 'fixture passphrase 2';
 const cleanup = cleanupAfterEach();
 const keep = cleanupAfterAll();
 const album = ['latest', '--store', albumStore, '--free', '64M'];
@@ -97,7 +97,7 @@ describe('options that do not go together', () => {
 });
 
 describe('an encrypted store', () => {
-  const encrypted = ['latest', '--store', storePath('encrypted')];
+  const encrypted = ['latest', '--store', storePath('encrypted-scrypt')];
   const serve = (...args: readonly string[]) => {
     const keyfile = join(temporaryFolder(cleanup), 'key');
     writeFileSync(keyfile, PASSPHRASE);

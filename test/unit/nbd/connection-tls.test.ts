@@ -138,6 +138,25 @@ describe.skipIf(need.missing)(need.title('within TLS'), () => {
     await client.go();
   });
 
+  test('no second handshake in a session, and no record that was tampered with', async () => {
+    await start();
+    const old = { ...clientSettings(files), maxVersion: 'TLSv1.2' } as const;
+    const asking = await running.client();
+    const asked = await asking.startTls(old);
+    const answer = await new Promise<Error | null>((resolve) => {
+      asked.renegotiate({}, resolve);
+      asked.once('error', resolve);
+    });
+    expect(answer).toBeInstanceOf(Error);
+    const tampering = await running.client();
+    const plain = tampering.socket;
+    await tampering.startTls(clientSettings(files));
+    await tampering.go();
+    plain.write(Buffer.from([0x17, 3, 3, 0, 32, ...Buffer.alloc(32)]));
+    await tampering.closed();
+    await expectAlive();
+  });
+
   test('a client that reads nothing is not read from, and nothing grows', async () => {
     await start({ limits: { bytesPerConnectionMax: 4 * MiB, requestsPerConnectionMax: 64 } });
     const client = await (await secureClient()).go();
