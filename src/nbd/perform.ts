@@ -41,6 +41,12 @@ export function perform(device: ExportDevice, request: RequestHeader, data: Buff
   }
 }
 
+/**
+ * Extents looked up for a reply of one: a few, since contexts join some of them, and no more, since clients that walk a
+ * disk this way (qemu-img map) ask again for every extent.
+ */
+const REQ_ONE_EXTENTS = 16;
+
 /** What answering BLOCK_STATUS takes, the same for a whole session. */
 export interface StatusSession {
   readonly session: Session;
@@ -62,8 +68,8 @@ export async function blockStatus(
     if (refusal !== undefined) return refusal;
   }
   const { offset, length } = request;
-  const extents = await device.status!({ offset, length }, { extentsMax });
   const one = (request.flags & commandFlags.NBD_CMD_FLAG_REQ_ONE) !== 0;
+  const extents = await device.status!({ offset, length }, { extentsMax: one ? REQ_ONE_EXTENTS : extentsMax });
   const compact = session.style !== 'extended';
   const statuses = asked.map(({ id, context }) => ({
     id,
