@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net';
 import { Closers } from '../core/closers.ts';
-import { UserError } from '../core/errors.ts';
+import { AssertionError, UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { outcomeOf } from '../core/outcome.ts';
 import { type Listener, listen } from '../nbd/listener.ts';
@@ -141,11 +141,13 @@ class ControlConnection implements ControlSession {
   async #answer({ id, command, arguments: given }: ControlRequest): Promise<void> {
     this.#inFlight++;
     try {
-      const run = this.#options.commands[command];
+      const { commands, onBug } = this.#options;
+      const run = Object.hasOwn(commands, command) ? commands[command] : undefined;
       const outcome = await outcomeOf(async () => {
         if (run === undefined) throw new UserError(`The server does not know "${command}": is it of another version?`);
         return run(given, this);
       });
+      if ('code' in outcome && outcome.code === 'ASSERTION') onBug(new AssertionError(outcome.message));
       if ('value' in outcome && outcome.value instanceof Uint8Array)
         await this.#send({ id, bytes: outcome.value.length }, outcome.value);
       else await this.#send({ id, ...outcome });

@@ -1,6 +1,6 @@
 import { once } from 'node:events';
 import { constants } from 'node:fs';
-import { type FileHandle, link, open, rename, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, link, open, rename, rm, stat, unlink } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import type { Writable } from 'node:stream';
 import { exitCodes, UserError } from '../core/errors.ts';
@@ -63,7 +63,8 @@ export async function createImageFile(path: string, { replace }: { readonly repl
   const sink = fileSink(handle, path);
   const discard = async () => {
     await handle.close();
-    await unlink(temporary);
+    // It may have got its name before something else failed.
+    await rm(temporary, { force: true });
   };
   return {
     sink,

@@ -111,7 +111,9 @@ export class CrashFileSystem implements OverlayFileSystem {
   async list(directory: string): Promise<string[]> {
     await this.#before('list', directory);
     const prefix = `${directory}/`;
-    return [...this.#names.keys()].filter((path) => path.startsWith(prefix)).map((path) => path.slice(prefix.length));
+    const inside = [...this.#names.keys()].filter((path) => path.startsWith(prefix));
+    // A directory is there as long as it has files.
+    return [...new Set(inside.map((path) => path.slice(prefix.length).split('/')[0]!))];
   }
 
   async makeDirectory(path: string): Promise<void> {
