@@ -24,6 +24,8 @@ export interface SessionRecord {
   readonly method?: AttachMethod | undefined;
   readonly device?: string | undefined;
   readonly mountPoint?: string | undefined;
+  /** The container that its PostgreSQL runs in. */
+  readonly container?: string | undefined;
   /** Where clients of its PostgreSQL connect. */
   readonly host?: string | undefined;
   readonly port?: number | undefined;

@@ -8,6 +8,7 @@ import { removeSession, type SessionRecord } from './sessions.ts';
  * written back is lost with the process already, so nothing is waited for.
  */
 export async function takeDown(directory: string, record: SessionRecord | undefined): Promise<void> {
+  if (record?.container !== undefined) await finish(['docker', 'rm', '--force', record.container]);
   const disk = join(directory, 'disk');
   const mountPoints = [record?.mountPoint, join(directory, 'mnt'), disk].filter((path) => path !== undefined);
   for (const mountPoint of mountPoints) {

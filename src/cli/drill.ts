@@ -94,7 +94,7 @@ function makeReport(
   cost: Pick<DrillReport, 'storeBytes' | 'decodedBytes' | 'seconds'>,
 ): DrillReport {
   const sound = checks.every(({ result }) => result !== 'failed');
-  return { snapshot: session.snapshotId, version: session.examination.programs.version, sound, checks, ...cost };
+  return { snapshot: session.snapshotId, version: session.examination.server.version, sound, checks, ...cost };
 }
 
 function describe({ name, result, text, seconds }: DrillCheck): string {

@@ -7,7 +7,10 @@ import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../co
 import type { Log } from '../core/log.ts';
 import { OpenStore } from '../exports/open-store.ts';
 import { defuseDatabases } from '../postgres/databases.ts';
+import { DockerServer } from '../postgres/docker-server.ts';
 import { openPgSession, type PgSession } from '../postgres/pg-session.ts';
+import { InstalledServer, type PostgresServer } from '../postgres/postgres-server.ts';
+import { choosePrograms } from '../postgres/server-programs.ts';
 import type { GlobalArguments } from './arguments.ts';
 import { clonesDirectory } from './clones-options.ts';
 import type { EndSignals } from './end-signals.ts';
@@ -19,6 +22,8 @@ export interface PgStartArguments extends GlobalArguments {
   readonly clone?: string | undefined;
   readonly clones?: string | undefined;
   readonly pgBin: string | undefined;
+  readonly docker: string | undefined;
+  readonly dockerNetwork: string | undefined;
   readonly port: string;
   readonly force: boolean;
   readonly attachBy: AttachMethod | undefined;
@@ -38,6 +43,17 @@ export function pgStartOptions<T>(yargs: Argv<T>) {
       defaultDescription: 'latest',
     })
     .option('pg-bin', { describe: "Directory of PostgreSQL's programs", type: 'string', requiresArg: true })
+    .option('docker', {
+      describe: 'Run PostgreSQL in a container of IMAGE instead; without IMAGE postgres:MAJOR',
+      type: 'string',
+      conflicts: 'pg-bin',
+    })
+    .option('docker-network', {
+      describe: "A network of Docker's for that container; none otherwise",
+      type: 'string',
+      requiresArg: true,
+      implies: 'docker',
+    })
     .option('port', {
       describe: 'Number in the name of its Unix socket',
       type: 'string',
@@ -100,12 +116,21 @@ export async function startPg(
           directory: clonesDirectory({ clones: given.clones }),
           snapshot: given.snapshot,
         });
-  const { pgBin, force, attachBy: method, keepSettings, unsafeNetwork, withoutTablespaces } = given;
+  const { force, attachBy: method, keepSettings, unsafeNetwork, withoutTablespaces } = given;
   const onBug = (bug: unknown) => signals.bug(bug);
-  const how = { pgBin, force, method, keepSettings, unsafeNetwork, withoutTablespaces, tablespaces, port };
+  const chooseServer = (major: number) => chooseServerFor(major, given);
+  const how = { chooseServer, force, method, keepSettings, unsafeNetwork, withoutTablespaces, tablespaces, port };
   const session = await openPgSession({ store, disk, log, onBug, ...how }, closers);
   for (const warning of await defuseDatabases(session)) log.warn({}, warning);
   return { session, store };
+}
+
+async function chooseServerFor(
+  major: number,
+  { docker, dockerNetwork, pgBin }: PgStartArguments,
+): Promise<PostgresServer> {
+  if (docker === undefined) return new InstalledServer(choosePrograms(major, pgBin));
+  return DockerServer.choose(major, { image: docker === '' ? undefined : docker, network: dockerNetwork });
 }
 
 function tablespaceOption(text: string): [string, string] {

@@ -126,7 +126,7 @@ function describe(session: PgSession, user: string): string {
   const { host, port, examination, facts, snapshotId } = session;
   return [
     `ready postgresql:///?host=${encodeURIComponent(host)}&port=${port}&user=${encodeURIComponent(user)}`,
-    `${examination.programs.version} on snapshot ${snapshotId.slice(0, 8)}, databases ${facts.databases.join(', ')}. Connect with:`,
+    `${examination.server.version} on snapshot ${snapshotId.slice(0, 8)}, databases ${facts.databases.join(', ')}. Connect with:`,
     `  psql -h ${host} -p ${port} -U ${user} -d ${facts.databases.includes('postgres') ? 'postgres' : facts.databases[0]}`,
     session.clone === undefined
       ? 'Ctrl-C ends it; what was changed is then gone.'
@@ -137,7 +137,7 @@ function describe(session: PgSession, user: string): string {
 
 function toJson(session: PgSession, user: string): object {
   const { host, port, facts, examination, snapshotId, isContained } = session;
-  const { path, programs } = examination;
+  const { path, server } = examination;
   return {
     host,
     port,
@@ -145,7 +145,7 @@ function toJson(session: PgSession, user: string): object {
     databases: facts.databases,
     snapshot: snapshotId,
     dataDirectory: path,
-    version: programs.version,
+    version: server.version,
     contained: isContained,
   };
 }

@@ -54,6 +54,8 @@ export interface CloneFiles {
   readonly dataDirectory: string;
   /** The snapshot's root on the disk. */
   readonly snapshotRoot: string;
+  /** What links begin with: the snapshot's root as the server sees it. Undefined: they are relative. */
+  readonly linkBase: string | undefined;
   readonly user: { readonly uid: number; readonly gid: number };
   inside(words: readonly string[]): readonly string[];
 }
@@ -63,7 +65,7 @@ export interface CloneFiles {
  * be done again on the same clone.
  */
 export async function prepareFiles(files: CloneFiles, links: readonly LinkChange[]): Promise<string[]> {
-  const { mountPoint, dataDirectory, snapshotRoot, user, inside } = files;
+  const { mountPoint, dataDirectory, snapshotRoot, linkBase, user, inside } = files;
   const shell = (script: string, ...given: string[]) =>
     run(inside(['sh', '-c', script, 'sh', ...given]), { what: 'Preparing the data directory' });
   const aside = posix.join(mountPoint, 'set-aside');
@@ -75,8 +77,11 @@ export async function prepareFiles(files: CloneFiles, links: readonly LinkChange
       await shell('rm -f "$1"', link);
       continue;
     }
-    // Relative: the next mount may be elsewhere.
-    const target = posix.relative(posix.dirname(change.link), change.target);
+    // Relative where that works: the next mount may be elsewhere.
+    const target =
+      linkBase === undefined
+        ? posix.relative(posix.dirname(change.link), change.target)
+        : posix.join(linkBase, change.target);
     await shell('ln -sfn "$1" "$2" && chown -h "$3:$4" "$2"', target, link, String(user.uid), String(user.gid));
   }
   return moved.split('\n').filter((name) => name !== '');

@@ -1,28 +1,17 @@
 /** A server on the data directory of a clone. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createWriteStream } from 'node:fs';
-import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { complaint, finish } from '../attach/program.ts';
 import { exitCodes, UserError } from '../core/errors.ts';
-import type { ServerPrograms } from './server-programs.ts';
-
-/** As whom a server runs, and how a process becomes that: it refuses to be root. */
-export interface ServerUser {
-  readonly uid: number;
-  readonly gid: number;
-  /** `self`: it is already; `drop`: root gives its rights up; `unmap`: 0 of a user namespace becomes itself again. */
-  readonly by: 'self' | 'drop' | 'unmap';
-}
+import type { PostgresServer, ServerPlace } from './postgres-server.ts';
 
 export interface ClusterOptions {
-  readonly programs: ServerPrograms;
-  readonly dataDirectory: string;
+  readonly server: PostgresServer;
+  readonly place: ServerPlace;
   readonly configurationFile: string;
   /** All that the server says goes there. */
   readonly logFile: string;
-  readonly user: ServerUser;
-  inside(words: readonly string[]): readonly string[];
 }
 
 /** What single-user mode tells of a cluster, after recovery. */
@@ -94,21 +83,10 @@ function factsScript(): string {
 export async function recoverAndDefuse(options: ClusterOptions, dropSettings: boolean): Promise<ClusterFacts> {
   const lines = factsScript().split('\n');
   const script = dropSettings ? lines : lines.slice(0, 2);
-  const { programs, dataDirectory, configurationFile } = options;
-  const words = [
-    join(programs.directory, 'postgres'),
-    '--single',
-    '-D',
-    dataDirectory,
-    '-c',
-    `config_file=${configurationFile}`,
-    '-c',
-    'exit_on_error=on',
-    'template1',
-  ];
-  const { status, stdout, stderr } = await finish(options.inside(asUser(words, options.user)), {
+  const words = ['--single', ...whereItIs(options), '-c', 'exit_on_error=on', 'template1'];
+  const { status, stdout, stderr } = await finish(options.server.command('postgres', words, options.place), {
     input: `${script.join('\n')}\n`,
-    environment: serverEnvironment(),
+    environment: options.server.environment,
   });
   if (status !== 0) throw serverError('PostgreSQL cannot recover the backup', stderr);
   const rows = stdout.split('\n').flatMap((line) => {
@@ -139,30 +117,29 @@ export class Cluster {
 
   /** Resolves when the server takes connections. Rejects with UserError quoting it. */
   static async start(options: ClusterOptions): Promise<Cluster> {
-    const { programs, dataDirectory, configurationFile } = options;
-    const words = [join(programs.directory, 'postgres'), '-D', dataDirectory, '-c', `config_file=${configurationFile}`];
-    const [command, ...given] = options.inside(asUser(words, options.user));
-    const server = spawn(command!, given, {
+    const { server, place } = options;
+    const [command, ...given] = server.command('postgres', whereItIs(options), place, true);
+    const child = spawn(command!, given, {
       stdio: ['ignore', 'ignore', 'pipe'],
-      env: serverEnvironment(),
+      env: server.environment,
       // Ctrl-C is for this process, which stops the server in order.
       detached: true,
     });
     const log = createWriteStream(options.logFile, { flags: 'a', mode: 0o600 });
-    server.stderr!.pipe(log);
+    child.stderr!.pipe(log);
     const ended = new Promise<void>((resolve) => {
-      server.once('close', () => resolve());
-      server.once('error', () => resolve());
+      child.once('close', () => resolve());
+      child.once('error', () => resolve());
     });
     let said = '';
     await new Promise<void>((resolve, reject) => {
-      createInterface({ input: server.stderr! }).on('line', (line) => {
+      createInterface({ input: child.stderr! }).on('line', (line) => {
         said += `${line}\n`;
         if (line.includes('database system is ready to accept connections')) resolve();
       });
       void ended.then(() => reject(serverError('PostgreSQL did not start', said)));
     });
-    return new Cluster(options, server, ended);
+    return new Cluster(options, child, ended);
   }
 
   get isRunning(): boolean {
@@ -172,25 +149,16 @@ export class Cluster {
   /** Ends all sessions and the server. Idempotent. Rejects with UserError if it does not end. */
   async stop(): Promise<void> {
     if (!this.isRunning) return;
-    const { programs, dataDirectory, user, inside } = this.#options;
-    const words = [join(programs.directory, 'pg_ctl'), 'stop', '-D', dataDirectory, '-m', 'fast', '-w', '-s'];
-    const { status, stderr } = await finish(inside(asUser(words, user)), { environment: serverEnvironment() });
+    const { server, place } = this.#options;
+    const { status, stderr } = await finish(server.stop(place), { environment: server.environment });
     if (status !== 0 && this.isRunning) throw serverError('PostgreSQL does not stop', stderr);
     await this.ended;
   }
 }
 
-/** The words that run a program as that user, who can gain no rights. */
-export function asUser(words: readonly string[], { uid, gid, by }: ServerUser): readonly string[] {
-  if (by === 'self') return words;
-  if (by === 'unmap') return ['unshare', '--user', `--map-user=${uid}`, `--map-group=${gid}`, '--', ...words];
-  const rights = ['--no-new-privs', '--inh-caps=-all', '--bounding-set=-all', '--clear-groups'];
-  return ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, ...rights, '--', ...words];
-}
-
-/** Nothing of ours that could change what a server does, or that it should not know. */
-function serverEnvironment(): NodeJS.ProcessEnv {
-  return { PATH: '/usr/bin:/bin:/usr/sbin:/sbin', LC_ALL: 'C' };
+/** The words that name the data directory and the configuration. */
+function whereItIs({ server, place, configurationFile }: ClusterOptions): string[] {
+  return ['-D', server.dataDirectory(place), '-c', `config_file=${configurationFile}`];
 }
 
 const FATAL = /\b(?:FATAL|PANIC|ERROR):\s+(.*)/;

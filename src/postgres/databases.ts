@@ -23,7 +23,7 @@ where datname = current_database() and datcollversion <> pg_database_collation_a
 
 /** Turns event triggers off; resolves to what an operator should know, one line each. */
 export async function defuseDatabases({ sql, facts, examination }: PgSession): Promise<string[]> {
-  const { major } = examination.programs;
+  const { major } = examination.server;
   const warnings: string[] = [];
   for (const database of facts.databases) {
     try {

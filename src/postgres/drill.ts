@@ -1,5 +1,5 @@
 /** Whether a backup is sound: every check that PostgreSQL has, on a clone that is thrown away. */
-import { complaint, finish } from '../attach/program.ts';
+import { complaint } from '../attach/program.ts';
 import { KlosetNbdError } from '../core/errors.ts';
 import type { PgSession } from './pg-session.ts';
 
@@ -59,25 +59,14 @@ type Outcome = Pick<DrillCheck, 'result' | 'text'>;
 
 /** Tables' pages and indexes' structure, heap against index included. In a sound database it says nothing. */
 async function amcheck(session: PgSession, database: string): Promise<Outcome> {
-  const { host, port, facts, examination } = session;
-  const major = examination.programs.major;
+  const { examination } = session;
+  const major = examination.server.major;
   if (major < 14) return { result: 'skipped', text: `pg_amcheck exists since PostgreSQL 14; this is ${major}` };
   const [available] = await session.sql.query(database, "select 1 from pg_available_extensions where name = 'amcheck'");
   if (available === undefined)
     return { result: 'skipped', text: 'the extension amcheck is not installed here (Debian: postgresql-contrib)' };
-  const words = [
-    '--install-missing',
-    '--heapallindexed',
-    '-h',
-    host,
-    '-p',
-    String(port),
-    '-U',
-    facts.superuser,
-    '-d',
-    database,
-  ];
-  const { status, stdout, stderr } = await finish([`${examination.programs.directory}/pg_amcheck`, ...words]);
+  const words = ['--install-missing', '--heapallindexed', '-d', database];
+  const { status, stdout, stderr } = await session.sql.run('pg_amcheck', words);
   if (status === 0) return { result: 'passed', text: '' };
   return { result: 'failed', text: complaint(stdout + stderr) };
 }

@@ -1,7 +1,6 @@
 /** What a data directory in a snapshot is, and whether a server can start on it: read from the snapshot, before anything runs. */
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { finish } from '../attach/program.ts';
 import { exitCodes, UserError } from '../core/errors.ts';
 import { type ContentReader, entryName, entryPath, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import { KiB, MiB } from '../core/units.ts';
@@ -9,7 +8,7 @@ import { type MappedTablespace, parseTablespaceMap, startSegment } from './backu
 import { effectiveSettings, includeNames, parseConfiguration, type Setting } from './configuration.ts';
 import { type ControlData, parseControlData } from './control-data.ts';
 import { entryAt, fileAt, findDataDirectories, findLogicalDump } from './data-directories.ts';
-import { choosePrograms, type ServerPrograms } from './server-programs.ts';
+import type { PostgresServer } from './postgres-server.ts';
 
 /** A snapshot's entries and their contents. */
 export interface Snapshot {
@@ -21,7 +20,7 @@ export interface Examination {
   /** Entry of the data directory, and its path below the tree's root. */
   readonly dataDirectory: number;
   readonly path: string;
-  readonly programs: ServerPrograms;
+  readonly server: PostgresServer;
   readonly control: ControlData;
   /** Settings of the backup's own files, those of ALTER SYSTEM included. */
   readonly backupSettings: ReadonlyMap<string, string>;
@@ -43,15 +42,19 @@ const CONTROL_BYTES = 8 * KiB;
  */
 export async function examine(
   snapshot: Snapshot,
-  options: { readonly pgBin: string | undefined; readonly force: boolean; readonly workDirectory: string },
+  options: {
+    readonly chooseServer: (major: number) => Promise<PostgresServer>;
+    readonly force: boolean;
+    readonly workDirectory: string;
+  },
 ): Promise<Examination> {
   const { tree } = snapshot;
   const dataDirectory = theDataDirectory(tree);
   const path = entryPath(tree, dataDirectory);
   const text = (names: readonly string[]) => readText(snapshot, dataDirectory, names);
   const major = majorVersion((await text(['PG_VERSION'])) ?? '');
-  const programs = choosePrograms(major, options.pgBin);
-  const control = await readControl(snapshot, dataDirectory, programs, options.workDirectory);
+  const server = await options.chooseServer(major);
+  const control = await readControl(snapshot, dataDirectory, server, options.workDirectory);
   const label = await text(['backup_label']);
   const warnings: string[] = [];
   if (label === undefined && control.state !== 'shut down' && control.state !== 'shut down in recovery') {
@@ -75,7 +78,7 @@ export async function examine(
   return {
     dataDirectory,
     path,
-    programs,
+    server,
     control,
     backupSettings: effectiveSettings(settings),
     mapped: parseTablespaceMap((await text(['tablespace_map'])) ?? ''),
@@ -115,7 +118,7 @@ function majorVersion(text: string): number {
 async function readControl(
   snapshot: Snapshot,
   dataDirectory: number,
-  programs: ServerPrograms,
+  server: PostgresServer,
   workDirectory: string,
 ): Promise<ControlData> {
   const entry = fileAt(snapshot.tree, dataDirectory, ['global', 'pg_control'])!;
@@ -124,13 +127,11 @@ async function readControl(
   const copy = join(workDirectory, 'control');
   await mkdir(join(copy, 'global'), { recursive: true });
   await writeFile(join(copy, 'global', 'pg_control'), bytes);
-  const { status, stdout, stderr } = await finish([join(programs.directory, 'pg_controldata'), copy], {
-    environment: { ...process.env, LC_ALL: 'C' },
-  });
+  const { status, stdout, stderr } = await server.controlData(copy);
   // It only warns of what it cannot make out: another byte order, another version.
   if (status !== 0 || /WARNING/.test(stdout + stderr)) {
     throw new UserError(
-      `${programs.version} cannot read the backup's pg_control: it is of another architecture or damaged. Start it where it was made, or on the same kind of machine.`,
+      `${server.version} cannot read the backup's pg_control: it is of another architecture or damaged. Start it where it was made, or on the same kind of machine.`,
       { exitCode: exitCodes.version },
     );
   }

@@ -14,25 +14,14 @@ import type { OpenStore } from '../exports/open-store.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { prepareFiles } from './clone-files.ts';
-import {
-  asUser,
-  Cluster,
-  type ClusterFacts,
-  type ClusterOptions,
-  recoverAndDefuse,
-  type ServerUser,
-} from './cluster.ts';
+import { Cluster, type ClusterFacts, recoverAndDefuse } from './cluster.ts';
 import { formatConfiguration } from './configuration.ts';
 import { containedConfiguration, type Difference } from './contained-configuration.ts';
+import { containerOf, DockerServer } from './docker-server.ts';
 import { type Examination, examine } from './examination.ts';
 import { planLinks } from './links.ts';
+import type { PostgresServer, ServerUser, User } from './postgres-server.ts';
 import { SqlClient } from './sql-client.ts';
-
-/** An account, as numbers. */
-export interface User {
-  readonly uid: number;
-  readonly gid: number;
-}
 
 /** The disk to start on, and what it is made of. */
 export interface PgDisk {
@@ -56,7 +45,8 @@ export interface PgOptions {
   readonly store: OpenStore;
   readonly disk: PgDisk;
   readonly log: Log;
-  readonly pgBin: string | undefined;
+  /** Finds the server for data of that major version; rejects with UserError. */
+  readonly chooseServer: (major: number) => Promise<PostgresServer>;
   readonly port: number;
   readonly force: boolean;
   readonly method: AttachMethod | undefined;
@@ -96,7 +86,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   const { header } = disk;
   const directory = await createSession();
   closers.add(() => removeSession(directory));
-  const record: SessionRecord = {
+  const found: SessionRecord = {
     kind: 'pg',
     pid: process.pid,
     pidStart: startOf(process.pid) ?? 0,
@@ -106,13 +96,16 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
     snapshot: header.id,
     readOnly: false,
   };
-  await writeRecord(directory, record);
+  await writeRecord(directory, found);
 
   const source = await store.openSource(header, disk.path);
   closers.add(() => source.close());
   const snapshot = { tree: source.tree, content: source };
-  const { pgBin, force } = options;
-  const examination = await examine(snapshot, { pgBin, force, workDirectory: directory });
+  const { chooseServer, force } = options;
+  const examination = await examine(snapshot, { chooseServer, force, workDirectory: directory });
+  const container = examination.server instanceof DockerServer ? containerOf(directory) : undefined;
+  const record = { ...found, container };
+  await writeRecord(directory, record);
   for (const warning of examination.warnings) log.warn({ snapshot: header.id }, warning);
   const links = planLinks({
     tree: source.tree,
@@ -122,14 +115,14 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
     placed: options.tablespaces,
     withoutTablespaces: options.withoutTablespaces,
   });
-  const { programs } = examination;
+  const { server } = examination;
   log.info(
     { snapshot: header.id, path: examination.path },
-    `Snapshot ${header.id.slice(0, 8)} has a data directory at ${examination.path}; starting ${programs.version} on it`,
+    `Snapshot ${header.id.slice(0, 8)} has a data directory at ${examination.path}; starting ${server.version} on it`,
   );
 
   const user = await serverUser(source.tree, disk, examination);
-  const sandbox = await startSandbox(options, directory, closers);
+  const sandbox = server.isContained ? undefined : await startSandbox(options, directory, closers);
   const inside = (words: readonly string[]) => (sandbox === undefined ? words : sandbox.inside(words));
   const owner = sandbox?.userIsRoot === true ? { uid: 0, gid: 0 } : user;
   const address = await serve(options, { directory, owner }, closers);
@@ -142,19 +135,17 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   log.info({ method, device }, `Attached by ${describeMethod(method)} as ${device}`);
 
   const snapshotRoot = posix.join(mountPoint, disk.place);
-  const dataDirectory = posix.join(snapshotRoot, examination.path);
-  const setAside = await prepareFiles({ mountPoint, dataDirectory, snapshotRoot, user: owner, inside }, links);
+  const dataDirectory = posix.join(snapshotRoot, examination.path).replace(/\/$/, '');
+  // A container sees the data directory elsewhere: links in it must not depend on where that is.
+  const linkBase = server.user === undefined ? undefined : snapshotRoot;
+  const files = { mountPoint, dataDirectory, snapshotRoot, linkBase, user: owner, inside };
+  const setAside = await prepareFiles(files, links);
   if (setAside.length > 0) log.info({ setAside }, `Set aside in the clone: ${setAside.join(', ')}`);
   const host = await ownedDirectory(join(directory, 'pg'), user);
   const configurationFile = await writeConfiguration(options, { examination, host, user, snapshotId: header.id });
-  const clusterOptions: ClusterOptions = {
-    programs,
-    dataDirectory,
-    configurationFile,
-    logFile: join(directory, 'postgresql.log'),
-    user: { ...user, by: howToBecome(sandbox) },
-    inside,
-  };
+  const place = { directory, snapshotRoot, dataDirectory, user: { ...user, by: howToBecome(sandbox) }, inside };
+  const logFile = join(directory, 'postgresql.log');
+  const clusterOptions = { server, place, configurationFile, logFile };
   const facts = await recoverAndDefuse(clusterOptions, !options.keepSettings);
   for (const { role, database, setting } of facts.droppedRoleSettings) {
     const whose = [role && `role ${role}`, database && `database ${database}`].filter((text) => text).join(', ');
@@ -163,22 +154,21 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   const cluster = await Cluster.start(clusterOptions);
   closers.add(() => cluster.stop());
   await writeRecord(directory, { ...record, uri: address.uri, method, device, mountPoint, host, port: options.port });
-  const sql = new SqlClient({ programs, host, port: options.port, user: facts.superuser });
+  const sql = new SqlClient(server, { host, port: options.port, user: facts.superuser });
   return {
     host,
     port: options.port,
-    dataDirectory,
+    dataDirectory: server.dataDirectory(place),
     facts,
     examination,
     snapshotId: header.id,
     clone: disk.clone,
-    isContained: sandbox !== undefined && !options.unsafeNetwork,
-    logFile: clusterOptions.logFile,
+    isContained: sandbox !== undefined || server.isContained,
+    logFile,
     sql,
     ended: cluster.ended,
     stop: () => cluster.stop(),
-    runInside: (program, words) =>
-      finish(inside(asUser([join(programs.directory, program), ...words], clusterOptions.user))),
+    runInside: (program, words) => finish(server.command(program, words, place)),
   };
 }
 
@@ -226,9 +216,10 @@ async function serve(
  * Whom PostgreSQL runs as, and whose the files on a new disk are: it refuses root, and files that are another's. Of a
  * clone that was made with its recorded owners it is the data directory's.
  */
-async function serverUser(tree: SnapshotTree, disk: PgDisk, { dataDirectory }: Examination): Promise<User> {
+async function serverUser(tree: SnapshotTree, disk: PgDisk, { dataDirectory, server }: Examination): Promise<User> {
   if (disk.owner === 'recorded') return { uid: tree.uid[dataDirectory]!, gid: tree.gid[dataDirectory]! };
   if (disk.owner !== undefined) return disk.owner;
+  if (server.user !== undefined) return server.user;
   const uid = process.getuid!();
   if (uid !== 0) return { uid, gid: process.getgid!() };
   const { status, stdout } = await finish(['getent', 'passwd', 'postgres']);
@@ -262,7 +253,7 @@ async function writeConfiguration(
   const contained = containedConfiguration({
     backup: examination.backupSettings,
     control: examination.control,
-    major: examination.programs.major,
+    major: examination.server.major,
     place: {
       socketDirectory: host,
       port: options.port,
@@ -271,7 +262,7 @@ async function writeConfiguration(
       clusterName: `kloset-nbd ${snapshotId.slice(0, 8)}`,
       isThrowAway: options.disk.clone === undefined,
     },
-    locales: await installedLocales(),
+    locales: await examination.server.locales(),
     keepSettings: options.keepSettings,
   });
   logDifferences(contained.differences, options.log);
@@ -290,11 +281,6 @@ function logDifferences(differences: readonly Difference[], log: Log): void {
       `Not used: ${name} = '${backup}'${used === undefined ? '' : `; here '${used}'`}`,
     );
   }
-}
-
-async function installedLocales(): Promise<ReadonlySet<string>> {
-  const { stdout } = await finish(['locale', '-a']);
-  return new Set(stdout.split('\n').filter((line) => line !== ''));
 }
 
 function describeMethod(method: AttachMethod): string {

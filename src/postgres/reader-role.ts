@@ -5,7 +5,7 @@ const READER = 'kloset_reader';
 
 /** Makes a role that reads everything and writes nothing; resolves to its name. Rejects with UserError before PostgreSQL 14. */
 export async function createReader({ sql, examination, facts }: PgSession): Promise<string> {
-  const { major } = examination.programs;
+  const { major } = examination.server;
   if (major < 14) throw new UserError(`--read-only-role needs PostgreSQL 14 (pg_read_all_data); this is ${major}.`);
   await sql.query(
     facts.databases[0] ?? 'template1',

@@ -1,27 +1,28 @@
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
-import { complaint, finish } from '../attach/program.ts';
+import { complaint, type Finished, finish } from '../attach/program.ts';
 import { exitCodes, UserError } from '../core/errors.ts';
-import type { ServerPrograms } from './server-programs.ts';
+import type { PostgresServer } from './postgres-server.ts';
 
 const UNIT_SEPARATOR = '\x1f';
 
-/** Asks a server, through its own psql. */
+/** Asks a server, through its own client programs. */
 export class SqlClient {
-  readonly #psql: string;
-  readonly #environment: NodeJS.ProcessEnv;
+  readonly #server: PostgresServer;
+  readonly #environment: Readonly<Record<string, string>>;
 
-  constructor(at: { programs: ServerPrograms; host: string; port: number; user: string }) {
-    const own = join(at.programs.directory, 'psql');
-    this.#psql = existsSync(own) ? own : 'psql';
+  constructor(server: PostgresServer, at: { readonly host: string; readonly port: number; readonly user: string }) {
+    this.#server = server;
     this.#environment = {
-      PATH: process.env.PATH,
       LC_ALL: 'C',
       PGHOST: at.host,
       PGPORT: String(at.port),
       PGUSER: at.user,
       PGCONNECT_TIMEOUT: '60',
     };
+  }
+
+  /** Runs a client program to its end. */
+  run(program: string, words: readonly string[], input = ''): Promise<Finished> {
+    return finish(this.#server.client(program, words, this.#environment), { input });
   }
 
   /** The rows of a query's result, every value as text; NULL is the empty text. Rejects with UserError quoting psql. */
@@ -41,10 +42,7 @@ export class SqlClient {
       '-f',
       '-',
     ];
-    const { status, stdout, stderr } = await finish([this.#psql, ...words], {
-      environment: this.#environment,
-      input: sql,
-    });
+    const { status, stdout, stderr } = await this.run('psql', words, sql);
     if (status !== 0)
       throw new UserError(`Database ${database}: ${complaint(stderr)}`, { exitCode: exitCodes.failure });
     return stdout

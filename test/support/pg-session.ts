@@ -26,9 +26,9 @@ export interface StartedPg {
   host(): string;
 }
 
-export function sessionsIn(cleanup: Cleanup): Sessions {
+export function sessionsIn(cleanup: Cleanup, added: NodeJS.ProcessEnv = {}): Sessions {
   const directory = join(temporaryFolder(cleanup), 's');
-  const env = { ...process.env, NO_COLOR: '1', KLOSET_NBD_RUN_DIR: directory };
+  const env = { ...process.env, NO_COLOR: '1', KLOSET_NBD_RUN_DIR: directory, ...added };
   const leftOver = () => list(directory).filter((name) => name !== 'lock');
   cleanup.add(() => run(process.execPath, [builtCli, 'cleanup'], { env }));
   return {

@@ -1,0 +1,109 @@
+/** Where a server of PostgreSQL comes from: programs installed here, or a container's image. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Finished, finish } from '../attach/program.ts';
+import type { ServerPrograms } from './server-programs.ts';
+
+/** An account, as numbers. */
+export interface User {
+  readonly uid: number;
+  readonly gid: number;
+}
+
+/** As whom a server runs, and how a process becomes that: it refuses to be root. */
+export interface ServerUser extends User {
+  /** `self`: it is already; `drop`: root gives its rights up; `unmap`: 0 of a user namespace becomes itself again. */
+  readonly by: 'self' | 'drop' | 'unmap';
+}
+
+/** Where a server finds its clone. Paths are the host's. */
+export interface ServerPlace {
+  /** The session's directory: configuration and socket are below it. */
+  readonly directory: string;
+  readonly snapshotRoot: string;
+  readonly dataDirectory: string;
+  readonly user: ServerUser;
+  /** The words that run a program where the disk is mounted. */
+  inside(words: readonly string[]): readonly string[];
+}
+
+export interface PostgresServer {
+  readonly major: number;
+  /** As `postgres --version` has it. */
+  readonly version: string;
+  /** Whom it must run as; undefined: the machine's own account for it. */
+  readonly user: User | undefined;
+  /** It brings its own network and mounts: no namespaces are needed for it. */
+  readonly isContained: boolean;
+  /** What its commands are run with. */
+  readonly environment: NodeJS.ProcessEnv;
+  /** Locales it has, as `locale -a` spells them. */
+  locales(): Promise<ReadonlySet<string>>;
+  /** What pg_controldata says of the copy of global/pg_control in `directory`. */
+  controlData(directory: string): Promise<Finished>;
+  /** Path of the data directory as the server sees it. */
+  dataDirectory(place: ServerPlace): string;
+  /** The words that run one of its programs on the data directory; `isServer` for the one that stays. */
+  command(program: string, words: readonly string[], place: ServerPlace, isServer?: boolean): readonly string[];
+  /** The words that run one of its client programs, with `environment` for where the server is. */
+  client(program: string, words: readonly string[], environment: Readonly<Record<string, string>>): readonly string[];
+  /** The words that stop the server that runs in `place`, in order. */
+  stop(place: ServerPlace): readonly string[];
+}
+
+/** Programs of this machine. */
+export class InstalledServer implements PostgresServer {
+  readonly major: number;
+  readonly version: string;
+  readonly user = undefined;
+  readonly isContained = false;
+  /** Nothing of ours that could change what a server does, or that it should not know. */
+  readonly environment = { PATH: '/usr/bin:/bin:/usr/sbin:/sbin', LC_ALL: 'C' };
+  readonly #directory: string;
+
+  constructor({ directory, major, version }: ServerPrograms) {
+    this.#directory = directory;
+    this.major = major;
+    this.version = version;
+  }
+
+  async locales(): Promise<ReadonlySet<string>> {
+    return lines(await finish(['locale', '-a']));
+  }
+
+  controlData(directory: string): Promise<Finished> {
+    const environment = { ...process.env, LC_ALL: 'C' };
+    return finish([join(this.#directory, 'pg_controldata'), directory], { environment });
+  }
+
+  dataDirectory(place: ServerPlace): string {
+    return place.dataDirectory;
+  }
+
+  command(program: string, words: readonly string[], { inside, user }: ServerPlace): readonly string[] {
+    return inside(asUser([join(this.#directory, program), ...words], user));
+  }
+
+  client(program: string, words: readonly string[], environment: Readonly<Record<string, string>>): readonly string[] {
+    const own = join(this.#directory, program);
+    const settings = Object.entries(environment).map(([name, value]) => `${name}=${value}`);
+    return ['env', ...settings, existsSync(own) ? own : program, ...words];
+  }
+
+  stop(place: ServerPlace): readonly string[] {
+    return this.command('pg_ctl', ['stop', '-D', place.dataDirectory, '-m', 'fast', '-w', '-s'], place);
+  }
+}
+
+/** The words that run a program as that user, who can gain no rights. */
+function asUser(words: readonly string[], { uid, gid, by }: ServerUser): readonly string[] {
+  if (by === 'self') return words;
+  if (by === 'unmap') return ['unshare', '--user', `--map-user=${uid}`, `--map-group=${gid}`, '--', ...words];
+  const rights = ['--no-new-privs', '--inh-caps=-all', '--bounding-set=-all', '--clear-groups'];
+  return ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, ...rights, '--', ...words];
+}
+
+/** The lines of what a program said. */
+export function lines({ stdout }: Finished): ReadonlySet<string> {
+  return new Set(stdout.split('\n').filter((line) => line !== ''));
+}
