@@ -39,20 +39,23 @@ export async function writeColumns(
   for (const column of Object.values(columns)) await writer.write(bytesOf(column));
 }
 
-/** All columns of a file, or of the rest of it from byte `offset`. Rejects with CacheDamagedError. */
-export async function readColumns(reader: SealedReader, offset = 0): Promise<ReadColumns> {
+/** All columns of a file, or of a part of it. Rejects with CacheDamagedError. */
+export async function readColumns(
+  reader: SealedReader,
+  { start = 0, end = reader.plainBytes }: { start?: number; end?: number } = {},
+): Promise<ReadColumns> {
   const length = new Uint8Array(LENGTH_BYTES);
-  if (offset + LENGTH_BYTES > reader.plainBytes) throw new CacheDamagedError('it holds no columns');
-  await reader.read(offset, length);
+  if (start + LENGTH_BYTES > end) throw new CacheDamagedError('it holds no columns');
+  await reader.read(start, length);
   const encodedBytes = Buffer.from(length).readUInt32LE();
-  let at = offset + LENGTH_BYTES;
-  if (at + encodedBytes > reader.plainBytes) throw new CacheDamagedError('its columns are not described');
+  let at = start + LENGTH_BYTES;
+  if (at + encodedBytes > end) throw new CacheDamagedError('its columns are not described');
   const encoded = new Uint8Array(encodedBytes);
   await reader.read(at, encoded);
   const { values, columns } = parseDescription(encoded);
   at += encodedBytes;
-  const end = columns.reduce((sum, [, kind, count]) => sum + count * kinds[kind].BYTES_PER_ELEMENT, at);
-  if (end !== reader.plainBytes) throw new CacheDamagedError('its columns have other lengths than it says');
+  const columnsEnd = columns.reduce((sum, [, kind, count]) => sum + count * kinds[kind].BYTES_PER_ELEMENT, at);
+  if (columnsEnd !== end) throw new CacheDamagedError('its columns have other lengths than it says');
   const read = new Map<string, Column>();
   for (const [name, kind, count] of columns) {
     const column = new kinds[kind](count);

@@ -108,8 +108,13 @@ export class StoreCache {
       { file: path, reason: systemReason(why) },
       `A file of the cache is damaged and is made anew: ${path} (${systemReason(why)})`,
     );
+    await this.remove(name);
+  }
+
+  /** Removes a file that is of no more use, if it is there. */
+  async remove(name: string): Promise<void> {
     try {
-      await removeIfThere(path);
+      await removeIfThere(this.#pathOf(name));
     } catch (error) {
       this.#complain(error);
     }

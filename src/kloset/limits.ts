@@ -44,3 +44,9 @@ export const TREE_DEPTH_MAX = 12;
 export function storedBytesMax(plainBytes: number): number {
   return 2 * plainBytes + 64 * KiB;
 }
+
+/** Locations of an index in memory, some 60 bytes each; a cached index with more is looked up on disk. */
+export const LOCATIONS_IN_MEMORY_MAX = 2_000_000;
+
+/** Segments of an index on disk that are kept, bytes. */
+export const INDEX_SEGMENTS_BYTES_MAX = 32 * MiB;

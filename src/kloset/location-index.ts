@@ -8,6 +8,7 @@ import { MAC_BYTES } from '../core/mac.ts';
 import type { BlobIndex, BlobLocation } from './blob-index.ts';
 import { removeRecord, resourceTypes, stateRecords } from './format.ts';
 import { IndexMarks } from './index-marks.ts';
+import { writeSorted } from './sorted-index.ts';
 import { damagedState, fixedBody, orderStates, type State } from './state.ts';
 import { type RecordedLocation, scanState } from './state-scan.ts';
 
@@ -100,6 +101,19 @@ export class LocationIndex implements BlobIndex {
       lengths: this.#lengths.subarray(0, this.#count),
     };
     await writeColumns(writer, { values, columns: { ...own, ...columns } });
+  }
+
+  /** Writes it as a file that SortedIndex reads. */
+  writeSortedTo(writer: Pick<SealedWriter, 'write'>): Promise<void> {
+    const columns = {
+      count: this.#count,
+      macs: this.#macs,
+      types: this.#types,
+      packfiles: this.#packfiles,
+      offsets: this.#offsets,
+      lengths: this.#lengths,
+    };
+    return writeSorted(writer, columns, this.#marks);
   }
 
   /** Reads what `writeTo` wrote. Rejects with CacheDamagedError. */

@@ -7,6 +7,7 @@ import type { BlobIndex, BlobLocation } from './blob-index.ts';
 import { type Clock, systemClock } from './clock.ts';
 import { REFRESH_WHEN_MISSING_MS } from './fetch-limits.ts';
 import { discardIndex, readIndex, writeIndex } from './index-cache.ts';
+import { LOCATIONS_IN_MEMORY_MAX } from './limits.ts';
 import { LocationIndex } from './location-index.ts';
 import { readStates, type StateReader } from './state-reader.ts';
 import type { ReadOptions } from './store.ts';
@@ -20,6 +21,8 @@ export interface StateIndexOptions {
   /** Where the index is kept for the next opening. */
   readonly cache?: StoreCache | undefined;
   readonly progress?: Progress | undefined;
+  /** Locations of an index that stays in memory where there is a cache; default LOCATIONS_IN_MEMORY_MAX. */
+  readonly locationsInMemoryMax?: number;
 }
 
 /** Listings of states that one opening makes, since a state can be taken away between listing and reading it. */
@@ -40,16 +43,22 @@ export class StateIndex {
   readonly #progress: Progress;
   /** Whether the cache has what is known. */
   #isSaved = false;
+  readonly #inMemoryMax: number;
   #damaged: ReadonlyMap<string, CorruptStoreError>;
   #refreshing: Promise<boolean> | undefined;
   #repairing: Promise<void> | undefined;
   #refreshedAtMs: number;
 
-  private constructor(reader: StateReader, { cache, clock, log, progress }: IndexParts, loaded: LoadedStates) {
+  private constructor(
+    reader: StateReader,
+    { cache, clock, inMemoryMax, log, progress }: IndexParts,
+    loaded: LoadedStates,
+  ) {
     this.#reader = reader;
     this.#clock = clock;
     this.#cache = cache;
     this.#log = log;
+    this.#inMemoryMax = inMemoryMax;
     this.#progress = progress;
     this.#locations = loaded.locations;
     this.#damaged = loaded.damaged;
@@ -62,7 +71,8 @@ export class StateIndex {
    */
   static async open(reader: StateReader, options: StateIndexOptions = {}): Promise<StateIndex> {
     const { cache, clock = systemClock, log = silentLog, progress = silentProgress } = options;
-    const parts = { cache, clock, log, progress };
+    const { locationsInMemoryMax: inMemoryMax = LOCATIONS_IN_MEMORY_MAX } = options;
+    const parts = { cache, clock, inMemoryMax, log, progress };
     const index =
       (await StateIndex.#fromCache(reader, parts)) ?? new StateIndex(reader, parts, await load(reader, { progress }));
     const [damaged] = index.damaged.values();
@@ -166,7 +176,10 @@ export class StateIndex {
     const isGone = ids.length - added.length < this.#locations.states.size;
     const damagedBefore = this.#damaged;
     const outcome = isGone ? 'impossible' : await this.#extend(added, { ...options, progress: this.#progress });
-    if (outcome === 'impossible') await this.#loadAnew(options);
+    if (outcome === 'impossible') {
+      await this.#loadAnew(options);
+      await this.#save();
+    }
     this.#warn(damagedBefore);
     if (outcome !== 'impossible') return outcome === 'extended';
     return added.some((id) => this.#locations.states.has(id));
@@ -218,12 +231,14 @@ export class StateIndex {
 
   async #save(): Promise<void> {
     if (this.#cache === undefined || this.#isSaved) return;
+    const before = this.#locations;
+    await this.#replace(await writeIndex(this.#cache, before, this.#inMemoryMax));
     this.#isSaved = true;
-    await writeIndex(this.#cache, this.#locations);
   }
 }
 
 interface IndexParts extends LoadOptions {
+  readonly inMemoryMax: number;
   readonly cache: StoreCache | undefined;
   readonly log: Log;
   readonly clock: Clock;
