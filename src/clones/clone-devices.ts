@@ -5,6 +5,7 @@ import type { Part } from '../exports/composition.ts';
 import { type DeviceHold, OpenDevices } from '../exports/open-devices.ts';
 import type { OpenStore } from '../exports/open-store.ts';
 import type { Overlays } from '../exports/overlays.ts';
+import { SharedImages } from '../exports/shared-images.ts';
 import { SnapshotDevice } from '../exports/snapshot-device.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { type CloneRecord, overlayKeyOf } from './clone-record.ts';
@@ -25,6 +26,8 @@ export function deviceIdOf(record: CloneRecord): string {
 export class CloneDevices {
   readonly #options: CloneDevicesOptions;
   readonly #devices: OpenDevices;
+  /** Fifty clones of one snapshot have its tree in memory once. */
+  readonly #images = new SharedImages();
   /** The snapshots of all clones that have been opened, by id. */
   readonly #served = new Map<string, SnapshotHeader>();
   /** Clients by device. */
@@ -105,6 +108,7 @@ export class CloneDevices {
       layout: record.layout,
       overlays,
       overlayKey: overlayKeyOf(record),
+      openImage: (options) => this.#images.open(options),
       log,
     });
   }

@@ -12,7 +12,7 @@ import type { Part } from './composition.ts';
 import type { OpenStore } from './open-store.ts';
 import type { FrozenOverlay, Overlay, OverlayIdentity, Overlays } from './overlays.ts';
 import { ReadOnlyOverlays } from './read-only-overlays.ts';
-import { openSnapshotImage } from './snapshot-image.ts';
+import { openSnapshotImage, type SnapshotImage, type SnapshotImageOptions } from './snapshot-image.ts';
 import { StatusDevice } from './status-device.ts';
 
 /** What to open, and how to lay it out. */
@@ -23,6 +23,8 @@ export interface SnapshotDeviceOptions {
   readonly layout: LayoutRequest;
   readonly overlays: Overlays;
   readonly overlayKey: string;
+  /** Opens the image, in the place of openSnapshotImage: where many devices have one image. */
+  readonly openImage?: (options: SnapshotImageOptions) => Promise<SnapshotImage>;
   readonly log: Log;
 }
 
@@ -52,11 +54,11 @@ export class SnapshotDevice {
   }
 
   static async open(options: SnapshotDeviceOptions): Promise<SnapshotDevice> {
-    const { store, parts, log } = options;
+    const { store, parts, log, openImage = openSnapshotImage } = options;
     const startedMs = performance.now();
     const label = parts.map(labelOf).join(', ');
     const layoutVersion = await versionOf(options, label);
-    const opened = await openSnapshotImage({ store, parts, layout: options.layout, layoutVersion });
+    const opened = await openImage({ store, parts, layout: options.layout, layoutVersion });
     const { image, identity, oddities } = opened;
     for (const { message, count, example } of oddities) {
       log.warn(

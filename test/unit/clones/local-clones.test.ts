@@ -79,6 +79,10 @@ describe.skipIf(need.missing)(need.title('clones'), () => {
     await Promise.all(names.map((name) => create(clones, name)));
     const leases = await Promise.all(names.map((name) => attach(clones, name)));
     const base = await attach(clones, 'clone-0@base');
+    const held = await Promise.all(names.map(async (name) => clones.devices.hold(await clones.registry.require(name))));
+    const images = await Promise.all(held.map(async ({ device }) => (await device).image));
+    expect(new Set(images).size, 'the snapshot is laid out once for all').toBe(1);
+    for (const { release } of held) release();
     const original = await read(base, 1);
     await Promise.all(leases.map((lease, i) => write(lease, 1, `one of ${i} `)));
     await Promise.all(leases.map((lease, i) => write(lease, 2 + i, `own of ${i} `)));
@@ -94,6 +98,29 @@ describe.skipIf(need.missing)(need.title('clones'), () => {
     const { clones: listed } = await clones.list();
     expect(listed.map(({ connections }) => connections)).toEqual([2, ...Array(49).fill(1)]);
     for (const lease of [...leases, base]) lease.release();
+  });
+
+  it('of one snapshot have one image as long as any of them is open', async () => {
+    const clones = await openClones();
+    for (const name of ['one', 'two']) await create(clones, name);
+    await create(clones, 'other', { layout: { free: { bytes: 32 * 1024 * 1024 } } });
+    const imageOf = async (name: string) => {
+      const hold = clones.devices.hold(await clones.registry.require(name));
+      return { image: (await hold.device).image, hold };
+    };
+    const [one, two, other] = [await imageOf('one'), await imageOf('two'), await imageOf('other')];
+    expect(two.image).toBe(one.image);
+    expect(other.image).not.toBe(one.image);
+    one.hold.release();
+    await clones.devices.closeIdle(await clones.registry.require('one'));
+    await two.image.read(0, Buffer.alloc(BLOCK_SIZE));
+    two.hold.release();
+    await clones.devices.closeIdle(await clones.registry.require('two'));
+    await expect(two.image.read(0, Buffer.alloc(BLOCK_SIZE))).rejects.toThrow(/open/);
+    const again = await imageOf('one');
+    expect(again.image).not.toBe(one.image);
+    again.hold.release();
+    other.hold.release();
   });
 
   it('are seen by clients as soon as they are made, and by names that are clones only', async () => {
