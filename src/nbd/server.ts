@@ -13,6 +13,7 @@ import { FramePool } from './frame-pool.ts';
 import { InFlight } from './in-flight.ts';
 import { type NbdLimits, nbdLimits } from './limits.ts';
 import { type ListenAddress, type Listener, type Listening, listen } from './listener.ts';
+import { NamedDamage } from './named-damage.ts';
 import type { TlsTerms } from './tls-credentials.ts';
 import { Writers } from './writers.ts';
 
@@ -72,6 +73,7 @@ export class NbdServer {
       inFlight: this.#inFlight,
       frames: new FramePool(this.#limits.pooledBytesMax),
       counters: this.counters,
+      named: new NamedDamage(),
       bug: (error) => this.#bug(error),
     };
     this.#stallCheck = setInterval(() => this.#dropStalled(), this.#limits.stalledMsMax / STALL_CHECKS_PER_PATIENCE);

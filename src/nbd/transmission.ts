@@ -23,6 +23,7 @@ import type { Session } from './handshake.ts';
 import { type InFlight, InFlightAccount } from './in-flight.ts';
 import type { Inbox } from './inbox.ts';
 import type { NbdLimits } from './limits.ts';
+import type { NamedDamage } from './named-damage.ts';
 import { blockStatus, perform } from './perform.ts';
 import { commands, nameOf, transmissionFlags } from './protocol.ts';
 import { encodeError, sealData, sealDone, statusChunkBytes } from './reply.ts';
@@ -46,6 +47,7 @@ export interface TransmissionShared {
   readonly inFlight: InFlight;
   readonly frames: FramePool;
   readonly counters: NbdCounters;
+  readonly named: NamedDamage;
 }
 
 /** What a transmission needs from its connection. */
@@ -186,7 +188,9 @@ export class Transmission {
     }
     const errno = errnoOf(error);
     const command = nameOf(commands, flight.type);
-    this.#host.log.error(
+    // A kernel asks again for every page of what it could not read: damage is named once, and then only where all is logged.
+    const level = this.#shared.named.isNew(error) ? 'error' : 'debug';
+    this.#host.log[level](
       {
         export: this.#exportName,
         command,

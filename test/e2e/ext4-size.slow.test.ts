@@ -1,39 +1,37 @@
 /**
  * Filesystems of a million files and of 16 TiB, served, attached and mounted: a clean check, entries and contents as they
- * must be, a random write load, and both again. The server runs in this process: whatever waits for it must not block.
+ * must be, a random write load, and both again.
  */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { lstat, open, readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
 import { describe, expect, test } from 'vitest';
-import { WRITABLE_DEVICE_BYTES_MAX } from '../../src/core/limits.ts';
 import { entryPath, entryTypes, type SnapshotTree } from '../../src/core/snapshot-tree.ts';
-import { GiB } from '../../src/core/units.ts';
-import { openMemoryOverlay } from '../../src/device/memory-overlay.ts';
-import { ReadOnlyDevice } from '../../src/device/read-only-device.ts';
-import { Ext4Image } from '../../src/ext4/image.ts';
-import { planLayout } from '../../src/ext4/plan.ts';
-import { FILES_PER_DIRECTORY, generateTree } from '../support/ext4-generated.ts';
+import { millionFiles, terabytesOfFiles } from '../support/ext4-generated.ts';
 import { Random } from '../support/ext4-random.ts';
-import { contentByte, PatternContent } from '../support/ext4-tree.ts';
+import { contentByte } from '../support/ext4-tree.ts';
 import { writeLoad } from '../support/ext4-write-load.ts';
-import { cleanupAfterEach } from '../support/fixtures.ts';
+import { cleanupAfterEach, projectRoot } from '../support/fixtures.ts';
 import { attachDevice, fsckRemarks, mountDevice, mountNeeds } from '../support/mount.ts';
-import { startServer } from '../support/nbd-fixture.ts';
 import { requires } from '../support/requires.ts';
 
 const cleanup = cleanupAfterEach();
-const identity = { snapshotId: '51'.repeat(32), createdSeconds: 1_750_000_000 };
 const FILES_COMPARED = 2000;
 const WINDOW_BYTES = 5000;
 
-/** Attaches a tree as a device; one that is not too large takes writes. */
-async function attachTree(tree: SnapshotTree) {
-  const image = new Ext4Image(planLayout(tree, {}, identity), new PatternContent(tree));
-  const readOnly = image.sizeBytes > WRITABLE_DEVICE_BYTES_MAX;
-  const device = readOnly ? new ReadOnlyDevice(image) : await openMemoryOverlay(image);
-  cleanup.add(() => device.close());
-  const server = await startServer({ disk: { device, readOnly } });
-  cleanup.add(() => server.close());
-  return { device: await attachDevice(cleanup, server.tcp, { readOnly }), readOnly };
+/** Serves what `ext4-size-server.ts` calls `what`, and attaches it. */
+async function attach(what: string, readOnly: boolean) {
+  const script = join(projectRoot, 'test/support/ext4-size-server.ts');
+  const server = spawn(process.execPath, ['--import', 'tsx', script, what], { stdio: ['pipe', 'pipe', 'inherit'] });
+  const ended = once(server, 'exit');
+  cleanup.add(async () => {
+    server.stdin.end();
+    await ended;
+  });
+  for await (const uri of createInterface({ input: server.stdout })) return attachDevice(cleanup, uri, { readOnly });
+  throw new Error('the server ended');
 }
 
 /** Lines about entries that are not as they must be, among `entries`. */
@@ -85,27 +83,17 @@ function someOf(tree: SnapshotTree, entries: readonly number[]) {
   );
 }
 
-const million = () =>
-  generateTree({ seed: 1, entries: 1_000_000, directories: 1_000_000 / FILES_PER_DIRECTORY, sizeOf: (i) => i % 9000 });
-const terabytes = (count: number) => () =>
-  generateTree({
-    seed: 2,
-    entries: 10_011,
-    directories: 10,
-    sizeOf: (i) => Math.floor((count * 1024 * GiB) / 10_000) - i,
-  });
-
 const need = requires(...mountNeeds);
 describe.skipIf(need.missing)(need.title('a filesystem of'), () => {
   test.each([
-    ['a million files', million],
-    ['15.9 TiB', terabytes(15.9)],
-    ['16 TiB, which is one that takes no writes', terabytes(16)],
-  ])('%s', async (_, make) => {
-    const tree = make();
+    { name: 'a million files', what: 'files', readOnly: false },
+    { name: '15.9 TiB', what: '15.9', readOnly: false },
+    { name: '16 TiB, which with its metadata is too large to take writes', what: '16', readOnly: true },
+  ])('$name', async ({ what, readOnly }) => {
+    const tree = what === 'files' ? millionFiles() : terabytesOfFiles(Number(what));
     const random = new Random(3);
     const sample = [...new Set(Array.from({ length: FILES_COMPARED }, () => random.integer(1, tree.length - 1)))];
-    const { device, readOnly } = await attachTree(tree);
+    const device = await attach(what, readOnly);
     expect(await fsckRemarks(device.path)).toEqual([]);
     const mounted = await mountDevice(cleanup, device.path, { options: readOnly ? 'ro' : 'rw' });
     const directories = (await readdir(mounted.folder)).length;
@@ -114,7 +102,9 @@ describe.skipIf(need.missing)(need.title('a filesystem of'), () => {
     if (readOnly) return;
     const touched = await writeLoad(mounted.folder, someOf(tree, [1, 2, 3, ...sample]), random);
     await mounted.unmount();
-    expect(await fsckRemarks(device.path)).toEqual([]);
+    // Files that the kernel truncated keep a deeper tree of extents than they need: e2fsck says so, and that it did not change it.
+    const ofKernel = /^Inode \d+ extent tree \(at level \d\) could be shorter|^e2fsck ended with 4$/;
+    expect((await fsckRemarks(device.path)).filter((line) => !ofKernel.test(line))).toEqual([]);
     const again = await mountDevice(cleanup, device.path);
     const untouched = sample.filter((entry) => !touched.has(entryPath(tree, entry).slice(1)));
     expect(untouched.length).toBeGreaterThan(FILES_COMPARED / 2);

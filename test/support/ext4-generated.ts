@@ -66,3 +66,15 @@ export function generateTree({ seed, entries, directories, sizeOf }: GeneratedTr
     attributes: none,
   };
 }
+
+/** A million files of up to 9000 bytes. */
+export function millionFiles(): SnapshotTree {
+  const directories = 1_000_000 / FILES_PER_DIRECTORY;
+  return generateTree({ seed: 1, entries: 1_000_000 + directories + 1, directories, sizeOf: (i) => i % 9000 });
+}
+
+/** That many TiB in 10,000 files. */
+export function terabytesOfFiles(tebibytes: number): SnapshotTree {
+  const each = Math.floor((tebibytes * 2 ** 40) / 10_000);
+  return generateTree({ seed: 2, entries: 10_011, directories: 10, sizeOf: (i) => each - i });
+}

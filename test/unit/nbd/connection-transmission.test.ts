@@ -1,6 +1,6 @@
 /** Transmission over a real socket: what requests do, in which order, and what happens when they cannot. */
 import { afterEach, describe, expect, test } from 'vitest';
-import { AssertionError, CorruptStoreError, OverlayError } from '../../../src/core/errors.ts';
+import { AssertionError, CorruptStoreError, OverlayError, StoreUnavailableError } from '../../../src/core/errors.ts';
 import { MiB } from '../../../src/core/units.ts';
 import { commandFlags as c, commands } from '../../../src/nbd/protocol.ts';
 import { MemoryDevice } from '../../support/memory-device.ts';
@@ -171,6 +171,25 @@ describe.each(styles)('%s replies', (style) => {
       });
     }
     expect(running.server.counters.errors).toBe(3);
+  });
+
+  test('damage is named once, whoever asks for it and however often', async () => {
+    const gate = new GatedDevice(patterned());
+    await start(gate);
+    const client = await (await running.client()).go('', { style });
+    const failing = async (error: Error) => {
+      client.request({ type: NBD_CMD_READ, offset: 512, length: 1024 });
+      await gate.arrival(1);
+      gate.release(0, { error });
+      expect(await client.reply()).toMatchObject({ errno: EIO });
+      return running.log.at(-1)?.level;
+    };
+    expect(await failing(new CorruptStoreError('/a is damaged'))).toBe('error');
+    expect(await failing(new CorruptStoreError('/a is damaged'))).toBe('debug');
+    expect(await failing(new CorruptStoreError('/b is damaged'))).toBe('error');
+    // What may pass is told each time.
+    expect(await failing(new StoreUnavailableError('the store is away'))).toBe('error');
+    expect(await failing(new StoreUnavailableError('the store is away'))).toBe('error');
   });
 });
 
