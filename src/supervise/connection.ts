@@ -112,6 +112,11 @@ export class RelayedConnection {
     return this.#transmission !== undefined;
   }
 
+  /** It is in the middle of a TLS handshake, which its client may never finish: can be spared for another. */
+  get isExpendable(): boolean {
+    return this.#securing !== undefined;
+  }
+
   /** There is a worker that listens at `path`: brings it to where the last one was, and goes on. */
   attach(path: string): void {
     this.#workerPath = path;

@@ -259,9 +259,17 @@ export class Supervisor {
     });
   }
 
+  /** Whether there is a place, if need be that of the client which has been longest in a TLS handshake: the worker knows of none. */
+  #makeRoom(): boolean {
+    if (this.#connections.size < this.#limits.connectionsMax) return true;
+    const longest = [...this.#connections].find(({ isExpendable }) => isExpendable);
+    longest?.destroy('all places are taken, and this client has not finished its TLS handshake');
+    return longest !== undefined;
+  }
+
   #accept(socket: Socket, via: Transport, ended?: () => void): void {
     const peer = this.#doorkeeper.admit(socket, via);
-    if (peer === undefined || this.#isStopping || this.#connections.size >= this.#limits.connectionsMax) {
+    if (peer === undefined || this.#isStopping || !this.#makeRoom()) {
       socket.destroy();
       ended?.();
       return;

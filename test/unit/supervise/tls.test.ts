@@ -9,6 +9,7 @@ import {
   optionReplies as rep,
 } from '../../../src/nbd/protocol.ts';
 import { TlsCredentials } from '../../../src/nbd/tls-credentials.ts';
+import type { SuperviseLimits } from '../../../src/supervise/limits.ts';
 import { cleanupAfterAll, cleanupAfterEach } from '../../support/fixtures.ts';
 import { infoData, RawClient } from '../../support/nbd-client.ts';
 import { until } from '../../support/nbd-fixture.ts';
@@ -24,10 +25,10 @@ beforeAll(() => {
   if (!need.missing) files = makeTlsFiles(keep);
 });
 
-async function start(required: boolean) {
+async function start(required: boolean, limits: Partial<SuperviseLimits> = {}) {
   const sources = { certificates: files.folder, pskFile: undefined, verifyPeer: false };
   const credentials = await TlsCredentials.load(sources, silentLog);
-  const supervised = await startSupervised(cleanup, {}, {}, { tls: { credentials, required } });
+  const supervised = await startSupervised(cleanup, {}, limits, { tls: { credentials, required } });
   const client = async () => {
     const made = await (await RawClient.connect(supervised.uri)).hello();
     cleanup.add(() => made.destroy());
@@ -93,6 +94,19 @@ describe.skipIf(need.missing)(need.title('TLS with a supervisor'), () => {
     await client.beginTls(clientSettings(files));
     await client.go('disk');
     expect((await worker(2)).connections).toHaveLength(1);
+  });
+
+  test('handshakes that are never finished give their places to newcomers', async () => {
+    const { client: connect } = await start(true, { connectionsMax: 3 });
+    const waiting = [await connect(), await connect(), await connect()];
+    for (const client of waiting) await client.askFinal(options.NBD_OPT_STARTTLS);
+    for (const displaced of waiting) {
+      const client = await connect();
+      await client.startTls(clientSettings(files));
+      await client.go('disk');
+      expect(await displaced.closed()).toHaveLength(0);
+    }
+    await expect(connect()).rejects.toThrow('the server closed');
   });
 
   test('garbage for a handshake: one line, and the others go on', async () => {
