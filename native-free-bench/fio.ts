@@ -10,8 +10,10 @@ import { fileURLToPath } from 'node:url';
 export interface Workload {
   readonly name: string;
   readonly blockSize: string;
-  readonly pattern: 'randread' | 'read' | 'randwrite';
+  readonly pattern: 'randread' | 'read' | 'randwrite' | 'write';
   readonly depth: number;
+  /** A FLUSH after so many writes. */
+  readonly fsync?: number;
 }
 
 export const readWorkloads: readonly Workload[] = [
@@ -69,7 +71,7 @@ export async function stop(child: ChildProcess): Promise<void> {
 
 export function runFio(
   uri: string,
-  { blockSize, pattern, depth }: Workload,
+  { blockSize, pattern, depth, fsync = 0 }: Workload,
   { seconds, sizeMiB }: { seconds: number; sizeMiB: number },
 ): Result {
   const output = execFileSync(
@@ -77,13 +79,14 @@ export function runFio(
     [
       ...['--name=bench', '--ioengine=nbd', `--uri=${uri}`, `--rw=${pattern}`, `--bs=${blockSize}`],
       ...[`--iodepth=${depth}`, `--size=${sizeMiB}m`, '--time_based', `--runtime=${seconds}`, '--randrepeat=1'],
+      `--fsync=${fsync}`,
       '--output-format=json',
     ],
     { encoding: 'utf8', maxBuffer: 64 * 1024 * 1024, cwd: os.tmpdir() },
   );
   // libnbd's remarks may stand before the JSON.
   const { jobs } = JSON.parse(output.slice(output.indexOf('{'))) as { jobs: Record<string, FioSide>[] };
-  const side = jobs[0]![pattern === 'randwrite' ? 'write' : 'read']!;
+  const side = jobs[0]![pattern.endsWith('write') ? 'write' : 'read']!;
   return {
     iops: side.iops,
     mibPerSecond: side.bw_bytes / 1024 / 1024,

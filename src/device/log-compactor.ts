@@ -28,6 +28,8 @@ const PRESSED_LIVE_SHARE_MAX = 0.9;
 /** Nothing is moved while the dead bytes are fewer than half a segment, or than a third of the live ones. */
 const DEAD_SEGMENTS_MIN = 0.5;
 const DEAD_SHARE_MIN = 1 / 3;
+/** Dead segments are removed behind a FLUSH; so many are worth an fdatasync that nobody asked for. */
+const DEAD_SEGMENTS_UNSYNCED_MAX = 4;
 /** Segments are looked at again when clients have written this part of one. */
 const LOOK_SEGMENTS = 1 / 8;
 const MOVE_BLOCKS = (1 * MiB) / BLOCK_SIZE;
@@ -69,12 +71,13 @@ export class LogCompactor {
     this.#input = input;
   }
 
-  /** To be called now and then; costs nothing if there is nothing to do. */
-  poke(): void {
+  /** To be called when a record has landed, and when all are synced; costs nothing if there is nothing to do. */
+  poke(why: 'landed' | 'synced'): void {
     const { acknowledgedBytes, index } = this.#input;
     if (this.#running !== undefined || this.#stopped) return;
     const grown = this.#pressed || acknowledgedBytes() - this.#bytesLooked >= this.#input.segmentBytes * LOOK_SEGMENTS;
-    if (index.dead.size === 0 && !grown) return;
+    const dead = index.dead.size >= (why === 'synced' ? 1 : DEAD_SEGMENTS_UNSYNCED_MAX);
+    if (!dead && !grown) return;
     this.#bytesLooked = acknowledgedBytes();
     this.#running = this.#run()
       .catch((error: unknown) => this.#input.log.warn({ error }, 'space of the overlay could not be given back'))
@@ -86,7 +89,7 @@ export class LogCompactor {
   /** A limit is reached: empties segments that would not be worth it otherwise, as far as what may be moved allows. */
   press(): void {
     this.#pressed = true;
-    this.poke();
+    this.poke('landed');
   }
 
   /** Stops after the step that is under way. */

@@ -64,7 +64,8 @@ export class LogStore implements BlockStore {
       segmentBytes: input.segmentBytes,
       syncDirectory: input.syncDirectory,
       beforeFirstRecord: input.markOpen,
-      onLanded: () => this.#compactor.poke(),
+      onLanded: () => this.#compactor.poke('landed'),
+      onSynced: () => this.#compactor.poke('synced'),
       log,
     });
     this.#compactor = new LogCompactor({

@@ -38,6 +38,11 @@ import { indexRecords } from './segment-index.ts';
  */
 const BATCH_BLOCKS = 256;
 const BATCH_REQUESTS_MAX = 512;
+/**
+ * Segments written to that may wait for a FLUSH. Syncing each when it is complete halves what can be written to a disk
+ * in a row; many would make the next FLUSH, and opening after a crash, take long.
+ */
+const UNSYNCED_SEGMENTS_MAX = 8;
 /** Idle for so long after an fdatasync, the log is told of it by a MARK. A busy one tells it by its next record. */
 const MARK_DELAY_MS = 10;
 /** Entries of a segment at most, so that its INDEX keeps within TABLE_BYTES_MAX. */
@@ -77,6 +82,8 @@ export interface LogWriterInput {
   readonly beforeFirstRecord: () => Promise<void>;
   /** Called when a record has landed. */
   readonly onLanded: () => void;
+  /** Called when everything that had landed has become durable. */
+  readonly onSynced: () => void;
   readonly log: Log;
 }
 
@@ -96,6 +103,8 @@ export class LogWriter {
   #claimed = 0;
   /** Segments written to since their last fdatasync began. */
   #unsynced = new Set<Segment>();
+  /** Of these, complete ones: their files stay open until then, so that no error of theirs goes by unseen. */
+  readonly #retired = new Set<Segment>();
   #directoryChanged = false;
   #currentSync: Promise<void> = Promise.resolve();
   #nextSync: Promise<void> | undefined;
@@ -319,9 +328,8 @@ export class LogWriter {
 
   async #retire(active: Active, sequence: number): Promise<void> {
     await this.#complete(active, sequence);
-    // Not left to the next FLUSH, so that no more than a segment or two ever waits for one.
-    await this.#sync();
-    await this.#input.files.release(active.segment.number);
+    this.#retired.add(active.segment);
+    if (this.#unsynced.size > UNSYNCED_SEGMENTS_MAX) await this.#sync();
   }
 
   async #createSegment(): Promise<Active> {
@@ -399,6 +407,8 @@ export class LogWriter {
       throw this.#failure!;
     }
     this.#synced = sequence;
+    for (const segment of segments) if (this.#retired.delete(segment)) await files.release(segment.number);
+    this.#input.onSynced();
     this.#markLater();
   }
 
@@ -449,6 +459,6 @@ export class LogWriter {
 
 /** fdatasync of a file that must still have a name: a removed one takes writes, and keeps none. */
 async function syncLinked(file: OverlayFile): Promise<void> {
-  const [, { linked }] = await Promise.all([file.sync(), file.status()]);
-  if (!linked) throw new OverlayError('a file of the overlay was removed while in use', { reason: 'io' });
+  await file.sync();
+  if (!file.isLinked()) throw new OverlayError('a file of the overlay was removed while in use', { reason: 'io' });
 }

@@ -188,8 +188,9 @@ export class CrashFileSystem implements OverlayFileSystem {
       },
       status: async () => {
         await this.#before('read', path);
-        return { sizeBytes: this.#contents.get(file)!.length, linked: [...this.#names.values()].includes(file) };
+        return { sizeBytes: this.#contents.get(file)!.length };
       },
+      isLinked: () => [...this.#names.values()].includes(file),
       close: async () => {},
     };
   }
