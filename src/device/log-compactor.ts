@@ -22,12 +22,12 @@ import type { UseEpochs } from './use-epochs.ts';
 
 const MOVED_SHARE = 0.25;
 /** Segments with more than this share of live bytes stay: moving them would give little. */
-const LIVE_SHARE_MAX = 0.6;
+const LIVE_SHARE_MAX = 0.8;
 /** While writes wait for space. Above it a move needs as much room as it gives. */
 const PRESSED_LIVE_SHARE_MAX = 0.9;
-/** Nothing is moved while the dead bytes are fewer than half a segment, or than a third of the live ones. */
+/** Nothing is moved while the dead bytes are fewer than half a segment, or than a seventh of the live ones. */
 const DEAD_SEGMENTS_MIN = 0.5;
-const DEAD_SHARE_MIN = 1 / 3;
+const DEAD_SHARE_MIN = 1 / 7;
 /** Dead segments are removed behind a FLUSH; so many are worth an fdatasync that nobody asked for. */
 const DEAD_SEGMENTS_UNSYNCED_MAX = 4;
 /** Segments are looked at again when clients have written this part of one. */

@@ -15,6 +15,8 @@ export const postgresNeeds = ['root', 'postgres15'] as const satisfies readonly 
 export interface RunningPostgres {
   /** Rows as psql prints them unaligned, without headers: `4000`, `a|b`. Rejects with psql's message. */
   query(sql: string): Promise<string>;
+  /** Where programs such as pgbench find it, and as whom. */
+  readonly clientArguments: readonly string[];
   /** Shuts down: `fast` with a checkpoint, `immediate` as after a crash. Idempotent. */
   stop(mode?: 'fast' | 'immediate'): Promise<void>;
 }
@@ -44,10 +46,12 @@ export async function startPostgres(cleanup: Cleanup, dataFolder: string): Promi
   };
   cleanup.add(() => stop('immediate'));
   await saysReady(server.stderr);
+  const clientArguments = ['-h', folder, '-p', '5432', '-U', 'postgres'];
   return {
     stop,
+    clientArguments,
     async query(sql) {
-      const args = ['-h', folder, '-p', '5432', '-U', 'postgres', '-d', 'postgres', '-v', 'ON_ERROR_STOP=1'];
+      const args = [...clientArguments, '-d', 'postgres', '-v', 'ON_ERROR_STOP=1'];
       return (await mustRun(join(programs, 'psql'), [...args, '--no-psqlrc', '-At', '-c', sql], asPostgres)).trim();
     },
   };
