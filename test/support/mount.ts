@@ -2,8 +2,8 @@
  * An export as a mounted filesystem: nbdfuse shows it as a file, a loop device makes a disk of the file, and the kernel
  * mounts that. Needs requires('nbdfuse', 'fuse', 'loop', 'mount', 'root').
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, watch } from 'node:fs';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, watch } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { mustRun, run } from './cli.ts';
 import { type Cleanup, temporaryFolder } from './fixtures.ts';
@@ -108,7 +108,8 @@ async function serveAsFile(
   const ready = fileAppears(pidFile, ended);
   if (!(await ready)) throw new Error(`nbdfuse of ${uri} ended: ${Buffer.concat(errors)}`);
   return once(async () => {
-    if (!hasExited(nbdfuse)) await mustRun(commandPath('umount'), [folder]);
+    // One that ended by itself, because its server did, leaves its mount behind.
+    if (isMounted(folder)) await mustRun(commandPath('umount'), [folder]);
     await ended;
   });
 }
@@ -140,8 +141,8 @@ async function untilFree(path: string): Promise<void> {
   }
 }
 
-function hasExited(child: ChildProcess): boolean {
-  return child.exitCode !== null || child.signalCode !== null;
+function isMounted(folder: string): boolean {
+  return readFileSync('/proc/self/mounts', 'utf8').includes(` ${folder} `);
 }
 
 /** `action`, done at the first call only; later calls wait for it. */
