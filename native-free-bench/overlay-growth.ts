@@ -3,7 +3,7 @@
  * qcow2 overlay of the same disk, its backing file a copy of it. Both are attached through nbdfuse and a loop device, so
  * it runs as root.
  *
- *   npx tsx native-free-bench/overlay-growth.ts --store LOCATION [--transactions 5000] [--clients 4] [--dir DIRECTORY]
+ *   npm run bench:overlay-growth -- --store LOCATION [--transactions 5000] [--clients 4] [--dir DIRECTORY]
  *
  * LOCATION: a store whose newest snapshot is a PGDATA of PostgreSQL 15 with pgbench's tables. Grown is what the overlay's
  * files take on the disk (allocated blocks), after PostgreSQL was stopped, the disk unmounted and detached.

@@ -2,7 +2,7 @@
  * How long a directory overlay takes to open, in the worst case: every dirty block alone, written in random order, so
  * that no two of them make a run. The promise is at most a second for 10 GiB of dirty data.
  *
- *   npx tsx native-free-bench/overlay-open.ts [--dirty 10G] [--rounds 3] [--seed 1] [--dir DIRECTORY]
+ *   npm run bench:overlay-open -- [--dirty 10G] [--rounds 3] [--seed 1] [--dir DIRECTORY]
  *
  * The log is a real one apart from its data: opening a log that was closed reads none of that, so the blocks are left
  * as holes, and a log of 10 GiB takes some 160 MB of disk.

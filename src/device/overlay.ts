@@ -20,6 +20,7 @@ import { FrozenDevice } from './frozen-device.ts';
 import { type OverlayRange, rangesOf, readThrough } from './overlay-map.ts';
 import { RangeLocks } from './range-locks.ts';
 import { SpaceGate, type SpaceOptions } from './space-gate.ts';
+import { withoutBaseBlocks } from './unchanged-blocks.ts';
 import { isZeroBlock, splitZeroBlocks } from './zero-blocks.ts';
 
 /** What a write of more bytes than this is cut into, so that one record of a log can hold each part. */
@@ -156,7 +157,8 @@ export class OverlayDevice implements BlockDevice {
     const exclusive = offset % BLOCK_SIZE !== 0 || end % BLOCK_SIZE !== 0;
     const release = await this.#locks.acquire({ first, count, exclusive });
     try {
-      await this.#gate.apply(await this.#wholeBlocks(offset, end, content));
+      const changes = await this.#wholeBlocks(offset, end, content);
+      await this.#gate.apply(withoutBaseBlocks(changes, this.#store.map, this.#base));
     } finally {
       release();
     }

@@ -89,6 +89,40 @@ describe('the space of a directory overlay', () => {
     await device.close();
   });
 
+  it('writing back what the base has in memory costs nothing, as long as nothing else was written there', async () => {
+    const backDirectory = mkdtempSync(join(tmpdir(), 'overlay-back-'));
+    const content = seededRandom(seed).fill(Buffer.alloc(64 * BLOCK_SIZE));
+    const base = {
+      sizeBytes: content.length,
+      read: async (offset: number, target: Uint8Array) => void content.copy(target, 0, offset),
+      // What lies in the upper half is not in memory.
+      readNow(offset: number, target: Uint8Array) {
+        if (offset + target.length > content.length / 2) return false;
+        content.copy(target, 0, offset);
+        return true;
+      },
+      close: async () => {},
+    };
+    const about = { ...metadata, overlayId: '00000000000000ac', sizeBytes: content.length };
+    const device = await openLogDevice(backDirectory, about, base, { fileSystem: nodeFileSystem, log: silentLog });
+    await device.write(0, content.subarray(0, 20 * BLOCK_SIZE), { fua: true });
+    expect(device.stats()).toMatchObject({ writtenBytes: 0, dirtyBytes: 0 });
+    // One block of twenty differs, and back again: now the overlay has it.
+    const changed = Buffer.from(content.subarray(0, 20 * BLOCK_SIZE));
+    changed[7 * BLOCK_SIZE + 5]! ^= 1;
+    await device.write(0, changed, { fua: true });
+    expect(device.stats().dirtyBytes).toBe(BLOCK_SIZE);
+    await device.write(0, content.subarray(0, 20 * BLOCK_SIZE), { fua: true });
+    expect(await firstDifference(device, content)).toBe(undefined);
+    await device.trim({ offset: 10 * BLOCK_SIZE, length: BLOCK_SIZE }, { fua: true });
+    await device.write(10 * BLOCK_SIZE, content.subarray(10 * BLOCK_SIZE, 11 * BLOCK_SIZE), { fua: true });
+    await device.write(40 * BLOCK_SIZE, content.subarray(40 * BLOCK_SIZE, 41 * BLOCK_SIZE), { fua: true });
+    expect(device.stats().dirtyBytes, 'not compared, so kept').toBe(3 * BLOCK_SIZE);
+    expect(await firstDifference(device, content)).toBe(undefined);
+    await device.close();
+    rmSync(backDirectory, { recursive: true });
+  });
+
   it('writing what is there costs nothing, and no block of the base is read for it', async () => {
     const equalDirectory = mkdtempSync(join(tmpdir(), 'overlay-equal-'));
     const content = seededRandom(seed).fill(Buffer.alloc(64 * BLOCK_SIZE));
