@@ -1,3 +1,5 @@
+import type { StopOptions } from './stop.ts';
+
 /** One chunk of a file, and enough about where it was found to say so when it is damaged. */
 export interface ChunkRef {
   /** 32 bytes: the chunk's identity, MAC of its plain bytes. */
@@ -25,7 +27,7 @@ export interface ChunkStore {
    * The chunk's plain bytes, exactly `lengthBytes` long. Shared with the cache and other callers: read, never write.
    * Rejects with CorruptStoreError or StoreUnavailableError.
    */
-  get(chunk: ChunkRef): Promise<Uint8Array>;
+  get(chunk: ChunkRef, options?: StopOptions): Promise<Uint8Array>;
   /** The same if it is in memory; undefined if `get` is to be asked. */
   getNow?(chunk: ChunkRef): Uint8Array | undefined;
   close(): Promise<void>;

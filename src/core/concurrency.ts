@@ -1,3 +1,5 @@
+import type { StopOptions } from './stop.ts';
+
 /**
  * Maps `items` with at most `limit` calls under way; results keep the order of the items. After a rejection no further
  * calls are made, and the first is passed on once those under way have settled: they may still write to memory that the
@@ -90,10 +92,11 @@ export class ByteBudget {
     return this.#inUse;
   }
 
-  /** Runs `work` holding `bytes` of the budget. */
-  async with<T>(bytes: number, work: () => Promise<T>): Promise<T> {
+  /** Runs `work` holding `bytes` of the budget. Rejects with the signal's reason if that comes while it waits for them. */
+  async with<T>(bytes: number, work: () => Promise<T>, { signal }: StopOptions = {}): Promise<T> {
+    signal?.throwIfAborted();
     if (this.#waiting.length > 0 || !this.#fits(bytes)) {
-      await new Promise<void>((admit) => this.#waiting.push({ bytes, admit }));
+      await this.#wait(bytes, signal);
     } else {
       this.#inUse += bytes;
     }
@@ -103,6 +106,23 @@ export class ByteBudget {
       this.#inUse -= bytes;
       this.#admitWaiting();
     }
+  }
+
+  #wait(bytes: number, signal: AbortSignal | undefined): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const leave = () => {
+        this.#waiting.splice(this.#waiting.indexOf(place), 1);
+        reject(signal?.reason);
+        this.#admitWaiting(); // It may have been what the others waited behind.
+      };
+      const admit = () => {
+        signal?.removeEventListener('abort', leave);
+        resolve();
+      };
+      const place = { bytes, admit };
+      this.#waiting.push(place);
+      signal?.addEventListener('abort', leave, { once: true });
+    });
   }
 
   #fits(bytes: number): boolean {

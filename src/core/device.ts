@@ -1,3 +1,4 @@
+import type { StopOptions } from './stop.ts';
 import type { ByteRange } from './units.ts';
 
 /** A fixed-size, random-access array of bytes. Offsets and lengths are bytes, as `number`: below 2 ** 53 by assertion. */
@@ -9,7 +10,7 @@ export interface ReadableDevice {
    * The range lies inside the device: callers have validated it, so a breach is a bug (assertion).
    * Rejects with CorruptStoreError, StoreUnavailableError or OverlayError; `target` then holds nothing of meaning.
    */
-  read(offset: number, target: Uint8Array): Promise<void>;
+  read(offset: number, target: Uint8Array, options?: StopOptions): Promise<void>;
   /**
    * As `read`, but at once and only from memory: true when `target` is filled; false when `read` is to be asked, and
    * `target` then holds nothing of meaning. Throws for bugs only. For a read that a promise would make slower.

@@ -1,3 +1,5 @@
+import type { StopOptions } from './stop.ts';
+
 /** What kind of thing an entry is. The values are stored in overlays' and caches' columns: append only. */
 export const entryTypes = {
   directory: 0,
@@ -65,7 +67,7 @@ export interface ContentReader {
    * Fills `target` from byte `offset` of entry `entry`, a file; the range lies inside its sizeBytes. As
    * ReadableDevice.read: never short, many at once, rejects with CorruptStoreError or StoreUnavailableError.
    */
-  read(entry: number, offset: number, target: Uint8Array): Promise<void>;
+  read(entry: number, offset: number, target: Uint8Array, options?: StopOptions): Promise<void>;
   /** As ReadableDevice.readNow. */
   readNow?(entry: number, offset: number, target: Uint8Array): boolean;
 }

@@ -1,6 +1,7 @@
 /** What a block map says about a device: which stretches are changed, and where the bytes of a range come from. */
 import type { ReadableDevice } from '../core/device.ts';
 import { assert } from '../core/errors.ts';
+import type { StopOptions } from '../core/stop.ts';
 import { BLOCK_SIZE, type ByteRange } from '../core/units.ts';
 import { type BlockMap, isZeroValue } from './block-map.ts';
 import type { BlockStore } from './block-store.ts';
@@ -30,7 +31,12 @@ export interface ReadPlaces {
 }
 
 /** Fills `target` from byte `offset` of the device that the map makes of store and base. All parts are looked up in this turn. */
-export async function readThrough({ map, store, base }: ReadPlaces, offset: number, target: Uint8Array): Promise<void> {
+export async function readThrough(
+  { map, store, base }: ReadPlaces,
+  offset: number,
+  target: Uint8Array,
+  options?: StopOptions,
+): Promise<void> {
   const end = offset + target.length;
   const endBlock = Math.ceil(end / BLOCK_SIZE);
   const parts: Promise<void>[] = [];
@@ -38,7 +44,7 @@ export async function readThrough({ map, store, base }: ReadPlaces, offset: numb
     const { first, count, value } = map.runAt(Math.floor(at / BLOCK_SIZE), endBlock);
     const until = Math.min(end, (first + count) * BLOCK_SIZE);
     const part = target.subarray(at - offset, until - offset);
-    if (value === undefined) parts.push(base.read(at, part));
+    if (value === undefined) parts.push(base.read(at, part, options));
     else if (isZeroValue(value)) part.fill(0);
     else parts.push(store.read({ first, value }, at - first * BLOCK_SIZE, part));
     at = until;

@@ -13,6 +13,7 @@
 import type { BlockDevice, ReadableDevice } from '../core/device.ts';
 import { assert, OverlayError, UserError } from '../core/errors.ts';
 import { type Log, silentLog } from '../core/log.ts';
+import type { StopOptions } from '../core/stop.ts';
 import { BLOCK_SIZE, type ByteRange } from '../core/units.ts';
 import { type BlockMap, DEVICE_BLOCKS_MAX, isZeroValue } from './block-map.ts';
 import type { BlockStore, Change, OverlayStats } from './block-store.ts';
@@ -82,9 +83,9 @@ export class OverlayDevice implements BlockDevice {
     return new FrozenDevice(this.sizeBytes, this.#store.freeze(), read);
   }
 
-  read(offset: number, target: Uint8Array): Promise<void> {
+  read(offset: number, target: Uint8Array, options?: StopOptions): Promise<void> {
     this.#assertInside(offset, target.length);
-    return this.#during(() => this.#readParts(offset, target));
+    return this.#during(() => this.#readParts(offset, target, options));
   }
 
   readNow(offset: number, target: Uint8Array): boolean {
@@ -144,8 +145,8 @@ export class OverlayDevice implements BlockDevice {
     return this.#closing;
   }
 
-  #readParts(offset: number, target: Uint8Array): Promise<void> {
-    return readThrough({ map: this.#store.map, store: this.#store, base: this.#base }, offset, target);
+  #readParts(offset: number, target: Uint8Array, options?: StopOptions): Promise<void> {
+    return readThrough({ map: this.#store.map, store: this.#store, base: this.#base }, offset, target, options);
   }
 
   /** Writes `content`, or that many zeroes, at byte `offset`. */

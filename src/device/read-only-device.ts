@@ -1,5 +1,6 @@
 import type { BlockDevice, ReadableDevice } from '../core/device.ts';
 import { OverlayError } from '../core/errors.ts';
+import type { StopOptions } from '../core/stop.ts';
 
 /** Shows a device to clients that may only read it. Borrows it: closing this leaves it open for others. */
 export class ReadOnlyDevice implements BlockDevice {
@@ -12,8 +13,8 @@ export class ReadOnlyDevice implements BlockDevice {
     this.#base = base;
   }
 
-  read(offset: number, target: Uint8Array): Promise<void> {
-    return this.#base.read(offset, target);
+  read(offset: number, target: Uint8Array, options?: StopOptions): Promise<void> {
+    return this.#base.read(offset, target, options);
   }
 
   readNow(offset: number, target: Uint8Array): boolean {

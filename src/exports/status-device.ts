@@ -1,4 +1,5 @@
 import type { DeviceExtent, ExportDevice } from '../core/export-device.ts';
+import type { StopOptions } from '../core/stop.ts';
 import type { ByteRange } from '../core/units.ts';
 import { BLOCK_SIZE, MiB, roundUp } from '../core/units.ts';
 import type { OverlayRange } from '../device/overlay-map.ts';
@@ -6,7 +7,7 @@ import type { Overlay } from './overlays.ts';
 
 /** A base that knows without reading which of its ranges hold nothing but zeroes. */
 export interface KnownZeroes {
-  read(offset: number, target: Uint8Array): Promise<void>;
+  read(offset: number, target: Uint8Array, options?: StopOptions): Promise<void>;
   /** Extents of whole blocks that cover the range, which is made of whole blocks, without gaps. */
   extents(range: ByteRange): Iterable<ByteRange & { readonly zero: boolean }>;
 }
@@ -36,8 +37,8 @@ export class StatusDevice implements ExportDevice {
     this.#changes = changes;
   }
 
-  read(offset: number, target: Uint8Array): Promise<void> {
-    return this.#device.read(offset, target);
+  read(offset: number, target: Uint8Array, options?: StopOptions): Promise<void> {
+    return this.#device.read(offset, target, options);
   }
 
   readNow(offset: number, target: Uint8Array): boolean {

@@ -2,6 +2,7 @@
 import type { ReadableDevice } from '../core/device.ts';
 import { assert } from '../core/errors.ts';
 import type { ContentReader } from '../core/snapshot-tree.ts';
+import type { StopOptions } from '../core/stop.ts';
 import { BLOCK_SIZE, type ByteRange } from '../core/units.ts';
 import type { Layout } from './layout.ts';
 import { extents, locate, type Place, type PlaceKind } from './locate.ts';
@@ -54,7 +55,7 @@ export class Ext4Image implements ReadableDevice {
     this.#renderer = new BlockRenderer(layout);
   }
 
-  async read(offset: number, target: Uint8Array): Promise<void> {
+  async read(offset: number, target: Uint8Array, options?: StopOptions): Promise<void> {
     this.#assertReadable(offset, target);
     const { pieces, slow } = this.#fillMetadata(offset, target);
     if (pieces.length === 0 && slow.length === 0) return;
@@ -64,7 +65,7 @@ export class Ext4Image implements ReadableDevice {
         const bytes = await this.#renderer.renderLater(place, block);
         here.set(bytes.subarray(within, within + here.length));
       }
-      await this.#readContent(pieces);
+      await this.#readContent(pieces, options);
     } finally {
       this.#inFlight--;
       if (this.#inFlight === 0) this.#idle?.();
@@ -154,14 +155,14 @@ export class Ext4Image implements ReadableDevice {
   }
 
   /** Settles only when nothing writes to the target any more: the caller may reuse it after a failure, too. */
-  async #readContent(pieces: readonly ContentPiece[]): Promise<void> {
+  async #readContent(pieces: readonly ContentPiece[], options: StopOptions | undefined): Promise<void> {
     let next = 0;
     let failure: { cause: unknown } | undefined;
     const readOn = async () => {
       while (next < pieces.length && failure === undefined) {
         const { entry, offset, target } = pieces[next++]!;
         try {
-          await this.#content.read(entry, offset, target);
+          await this.#content.read(entry, offset, target, options);
         } catch (cause) {
           failure ??= { cause };
         }

@@ -1,4 +1,5 @@
 import { LRUCache } from 'lru-cache';
+import { orStopped } from '../core/stop.ts';
 import { READ_AHEAD_BYTES_MAX, READ_AHEAD_READ_BYTES_MAX, READ_AHEAD_WINDOW_BYTES } from './fetch-limits.ts';
 import type { RemoteStore } from './remote-store.ts';
 import type { KlosetStore, ReadOptions, ResourceKind } from './store.ts';
@@ -111,16 +112,6 @@ export class ReadAheadStore implements KlosetStore {
     // The last window of a packfile is mostly short: its memory is not held.
     return filled < content.byteLength / 2 ? content.slice(0, filled) : content.subarray(0, filled);
   }
-}
-
-/** `work`, unless the signal comes first. */
-function orStopped<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return work;
-  return new Promise((resolve, reject) => {
-    const stop = () => reject(signal.reason);
-    signal.addEventListener('abort', stop, { once: true });
-    work.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop));
-  });
 }
 
 function nameOf(id: string, startsAt: number): string {

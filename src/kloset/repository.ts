@@ -242,6 +242,7 @@ export class Repository {
     if (location.length > storedBytesMax(plainBytesMax)) {
       throw new CorruptStoreError(`the index says it takes ${location.length} bytes, more than it can`);
     }
+    signal?.throwIfAborted();
     // Shared memory, so that a worker thread can decode it without a copy.
     const stored = new Uint8Array(new SharedArrayBuffer(location.length));
     if (location.length > 0) {

@@ -1,7 +1,6 @@
-export interface ReadOptions {
-  /** Stops the read: it rejects soon after with the signal's reason, and touches `target` no more from then on. */
-  readonly signal?: AbortSignal | undefined;
-}
+import type { StopOptions } from '../core/stop.ts';
+
+export type ReadOptions = StopOptions;
 
 /**
  * Where a Kloset store's resources lie. Reading only: nothing in this program can write to one. A store whose reads

@@ -1,5 +1,6 @@
 /** What a validated request asks of the device. Knows no connection. */
 import type { ExportDevice } from '../core/export-device.ts';
+import type { StopOptions } from '../core/stop.ts';
 import type { SelectedContext, Session } from './handshake.ts';
 import { statusRuns } from './meta-context.ts';
 import { commandFlags, commands } from './protocol.ts';
@@ -15,14 +16,19 @@ import {
 
 /**
  * Carries out any command but BLOCK_STATUS; settles when it is done. `data` is a WRITE's payload, or what a READ fills.
- * Rejects or throws as the device does.
+ * A READ can be stopped. Rejects or throws as the device does.
  */
-export function perform(device: ExportDevice, request: RequestHeader, data: Buffer): Promise<void> {
+export function perform(
+  device: ExportDevice,
+  request: RequestHeader,
+  data: Buffer,
+  options: StopOptions,
+): Promise<void> {
   const { offset, length, flags } = request;
   const fua = (flags & commandFlags.NBD_CMD_FLAG_FUA) !== 0;
   switch (request.type) {
     case commands.NBD_CMD_READ:
-      return device.read(offset, data);
+      return device.read(offset, data, options);
     case commands.NBD_CMD_WRITE:
       return device.write(offset, data, { fua });
     case commands.NBD_CMD_FLUSH:

@@ -11,10 +11,12 @@
  * behind it is parsed. A request counts as in flight from there until its reply has been written out, so a client that
  * does not read its replies stops being read from.
  */
+import { setMaxListeners } from 'node:events';
 import { ProtocolError } from '../core/errors.ts';
 import type { ExportLease } from '../core/export-catalog.ts';
 import type { ExportDevice } from '../core/export-device.ts';
 import type { Log } from '../core/log.ts';
+import { StoppedError } from '../core/stop.ts';
 import type { NbdCounters } from './counters.ts';
 import { describeError, errnoOf, isBug } from './errno.ts';
 import { Flight } from './flight.ts';
@@ -90,6 +92,8 @@ export class Transmission {
   /** The connection is gone: replies go nowhere. */
   #lost = false;
   #finished = false;
+  /** Stops what the device reads for a client that is gone. */
+  readonly #stop = new AbortController();
 
   constructor(
     shared: TransmissionShared,
@@ -112,6 +116,7 @@ export class Transmission {
       allowedFlags: allowedCommandFlags(session.transmissionFlags, session.contexts.length),
     };
     this.#stream = { extended: this.#rules.extended, payloadBytesMax: shared.limits.drainedPayloadBytesMax };
+    setMaxListeners(0, this.#stop.signal); // One for each chunk that a READ waits for.
     this.#account = new InFlightAccount(shared.inFlight, () => host.retry());
     this.#current = new Flight(this);
   }
@@ -154,6 +159,7 @@ export class Transmission {
   /** The connection is gone. What the device works on is waited for; `finished` follows. */
   lose(): void {
     this.#lost = true;
+    this.#stop.abort(new StoppedError('the client is gone'));
     this.#end();
     this.#finishIfQuiet();
   }
@@ -179,6 +185,11 @@ export class Transmission {
 
   /** For Flight: the device could not. */
   fail(flight: Flight, error: unknown): void {
+    if (this.#lost && error instanceof StoppedError) {
+      this.#release(flight);
+      this.#finishIfQuiet();
+      return;
+    }
     this.#shared.counters.errors++;
     if (isBug(error)) {
       this.#host.bug(error);
@@ -290,7 +301,7 @@ export class Transmission {
     const data = isRead ? flight.frame!.data(flight.length) : payload;
     let settled: Promise<void> | undefined;
     try {
-      if (!isRead || !this.#readNow(flight, data)) settled = perform(this.#device, flight, data);
+      if (!isRead || !this.#readNow(flight, data)) settled = perform(this.#device, flight, data, this.#stop);
     } catch (error) {
       this.fail(flight, error);
       return;

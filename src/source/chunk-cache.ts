@@ -1,9 +1,18 @@
 import { LRUCache } from 'lru-cache';
 import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
 import { toHex } from '../core/mac.ts';
+import { orStopped, type StopOptions, StoppedError } from '../core/stop.ts';
 
 /** What a cached chunk costs beside its bytes: key string, list and map entries, the array objects. */
 const OVERHEAD_BYTES = 512;
+
+/** A chunk on its way. */
+interface Fetch {
+  readonly content: Promise<Uint8Array>;
+  readonly stop: AbortController;
+  /** Readers that wait for it. */
+  waiting: number;
+}
 
 /** How often chunks were found. */
 export interface ChunkCacheCounters {
@@ -13,14 +22,17 @@ export interface ChunkCacheCounters {
 
 /**
  * Decoded chunks in memory, bounded in bytes, least recently used dropped first. However many ask for a chunk at once,
- * one of them fetches it. Keyed by MAC, so that files and snapshots share their chunks, and by length: an object that
+ * one of them fetches it, and when all of them have stopped the fetch is stopped too. Keyed by MAC, so that files and snapshots share their chunks, and by length: an object that
  * claims another length for a chunk must neither get the bytes of one that is right nor fail it.
  */
 export class ChunkCache implements ChunkStore {
   readonly counters: ChunkCacheCounters = { hits: 0, misses: 0 };
   readonly #upstream: ChunkStore;
   readonly #cache: LRUCache<string, Uint8Array>;
-  readonly #inFlight = new Map<string, Promise<Uint8Array>>();
+  /** What a new reader can join. */
+  readonly #inFlight = new Map<string, Fetch>();
+  /** All that has not settled, abandoned ones too. */
+  readonly #underWay = new Set<Promise<Uint8Array>>();
 
   /** Takes over `upstream`: closing the cache closes it. */
   constructor(upstream: ChunkStore, { bytesMax }: { bytesMax: number }) {
@@ -31,16 +43,18 @@ export class ChunkCache implements ChunkStore {
     });
   }
 
-  get(chunk: ChunkRef): Promise<Uint8Array> {
+  async get(chunk: ChunkRef, { signal }: StopOptions = {}): Promise<Uint8Array> {
     const cached = this.getNow(chunk);
-    if (cached !== undefined) return Promise.resolve(cached);
+    if (cached !== undefined) return cached;
+    signal?.throwIfAborted();
     const key = keyOf(chunk);
-    const underWay = this.#inFlight.get(key);
-    if (underWay !== undefined) return underWay;
-    this.counters.misses++;
-    const fetching = this.#fetch(key, chunk);
-    this.#inFlight.set(key, fetching);
-    return fetching;
+    const fetch = this.#inFlight.get(key) ?? this.#start(key, chunk);
+    fetch.waiting++;
+    try {
+      return await orStopped(fetch.content, signal);
+    } finally {
+      if (--fetch.waiting === 0) this.#abandon(key, fetch);
+    }
   }
 
   getNow(chunk: ChunkRef): Uint8Array | undefined {
@@ -50,19 +64,34 @@ export class ChunkCache implements ChunkStore {
   }
 
   async close(): Promise<void> {
-    await Promise.allSettled(this.#inFlight.values());
+    await Promise.allSettled(this.#underWay);
     this.#cache.clear();
     await this.#upstream.close();
   }
 
-  async #fetch(key: string, chunk: ChunkRef): Promise<Uint8Array> {
-    try {
-      const plain = await this.#upstream.get(chunk);
+  #start(key: string, chunk: ChunkRef): Fetch {
+    this.counters.misses++;
+    const stop = new AbortController();
+    const content = this.#upstream.get(chunk, { signal: stop.signal });
+    const fetch: Fetch = { content, stop, waiting: 0 };
+    this.#inFlight.set(key, fetch);
+    this.#underWay.add(content);
+    const forget = () => {
+      this.#underWay.delete(content);
+      if (this.#inFlight.get(key) === fetch) this.#inFlight.delete(key);
+    };
+    content.then((plain) => {
       this.#cache.set(key, plain);
-      return plain;
-    } finally {
-      this.#inFlight.delete(key);
-    }
+      forget();
+    }, forget);
+    return fetch;
+  }
+
+  /** Nobody waits any more: what has not come yet need not come. Whoever asks next begins anew. */
+  #abandon(key: string, fetch: Fetch): void {
+    if (this.#inFlight.get(key) !== fetch) return;
+    this.#inFlight.delete(key);
+    fetch.stop.abort(new StoppedError('nobody waits for the chunk any more'));
   }
 }
 

@@ -7,6 +7,7 @@
  */
 import { UserError } from '../core/errors.ts';
 import { type ContentReader, type ExtendedAttribute, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
+import type { StopOptions } from '../core/stop.ts';
 
 /** One tree and where it goes. */
 export interface ComposedPart {
@@ -180,9 +181,9 @@ class ComposedContent implements ContentReader {
     this.#runs = runs;
   }
 
-  read(entry: number, offset: number, target: Uint8Array): Promise<void> {
+  read(entry: number, offset: number, target: Uint8Array, options?: StopOptions): Promise<void> {
     const run = this.#runOf(entry);
-    return this.#contents[run.part!]!.read(run.from + entry - run.start, offset, target);
+    return this.#contents[run.part!]!.read(run.from + entry - run.start, offset, target, options);
   }
 
   readNow(entry: number, offset: number, target: Uint8Array): boolean {

@@ -3,6 +3,7 @@ import type { ChunkRef, ChunkStore, FileRef } from '../core/chunk-store.ts';
 import { mapConcurrently } from '../core/concurrency.ts';
 import { CorruptStoreError } from '../core/errors.ts';
 import { MAC_BYTES } from '../core/mac.ts';
+import { orStopped, type StopOptions } from '../core/stop.ts';
 import type { Repository } from '../kloset/repository.ts';
 import { type ChunkTable, readChunkTable } from '../kloset/vfs.ts';
 import { nameChunk, namePath } from './error-names.ts';
@@ -54,9 +55,10 @@ export class FileReader {
   }
 
   /** Fills `target` from `offset` of the file `entry`; rejects with CorruptStoreError where its chunks end too early. */
-  async read(entry: number, offset: number, target: Uint8Array): Promise<void> {
+  async read(entry: number, offset: number, target: Uint8Array, options: StopOptions = {}): Promise<void> {
     if (target.byteLength === 0) return;
-    const { table, ref } = await this.#file(entry);
+    // What others will need as well is not stopped.
+    const { table, ref } = await orStopped(this.#file(entry), options.signal);
     const end = offset + target.byteLength;
     const contentBytes = table.starts[table.starts.length - 1]!;
     if (end > contentBytes) {
@@ -71,7 +73,7 @@ export class FileReader {
       if (ref.chunks[i]!.lengthBytes > 0) pieces.push(ref.chunks[i]!);
     }
     await mapConcurrently(pieces, CHUNKS_PER_READ_IN_FLIGHT_MAX, async (chunk) => {
-      const plain = await getChecked(this.#chunks, chunk);
+      const plain = await getChecked(this.#chunks, chunk, options);
       copyPart({ plain, start: table.starts[chunk.indexInFile]! }, { offset, target });
     });
   }
@@ -122,9 +124,9 @@ export class FileReader {
 }
 
 /** A chunk's bytes, of the length that the file's object says: a shorter one would leave old bytes in the reply. */
-async function getChecked(chunks: ChunkStore, chunk: ChunkRef): Promise<Uint8Array> {
+async function getChecked(chunks: ChunkStore, chunk: ChunkRef, options?: StopOptions): Promise<Uint8Array> {
   try {
-    const plain = await chunks.get(chunk);
+    const plain = await chunks.get(chunk, options);
     if (plain.byteLength !== chunk.lengthBytes) {
       throw new CorruptStoreError(`it has ${plain.byteLength} bytes instead of ${chunk.lengthBytes}`);
     }

@@ -2,6 +2,7 @@ import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
 import type { ByteBudget } from '../core/concurrency.ts';
 import type { ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
+import type { StopOptions } from '../core/stop.ts';
 import { resourceTypes } from '../kloset/format.ts';
 import type { Repository } from '../kloset/repository.ts';
 import { nameChunk } from './error-names.ts';
@@ -23,11 +24,11 @@ export class KlosetChunkStore implements ChunkStore {
     this.#counters = parts.counters;
   }
 
-  async get(chunk: ChunkRef): Promise<Uint8Array> {
+  async get(chunk: ChunkRef, options: StopOptions = {}): Promise<Uint8Array> {
     const id = { type: resourceTypes.chunk, mac: chunk.mac };
     try {
       const storedBytes = (await this.#repository.storedLength(id)) ?? 0;
-      return await this.#budget.with(storedBytes + chunk.lengthBytes, () => this.#fetch(chunk));
+      return await this.#budget.with(storedBytes + chunk.lengthBytes, () => this.#fetch(chunk, options), options);
     } catch (error) {
       throw nameChunk(error, chunk);
     }
@@ -35,12 +36,13 @@ export class KlosetChunkStore implements ChunkStore {
 
   async close(): Promise<void> {}
 
-  #fetch(chunk: ChunkRef): Promise<Uint8Array> {
+  #fetch(chunk: ChunkRef, options: StopOptions): Promise<Uint8Array> {
     this.#counters.chunksFetched++;
     if (!this.#fetched.add(chunk.mac)) this.#counters.chunksFetchedTwice++;
     return this.#repository.fetchBlob(
       { type: resourceTypes.chunk, mac: chunk.mac },
       {
+        ...options,
         plainBytesMax: chunk.lengthBytes,
         decode: async (stored) => {
           const plain = await this.#decoder.decode(stored, { mac: chunk.mac, plainBytes: chunk.lengthBytes });

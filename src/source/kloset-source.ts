@@ -2,6 +2,7 @@ import type { ChunkStore } from '../core/chunk-store.ts';
 import { MAC_BYTES } from '../core/mac.ts';
 import type { Oddity } from '../core/oddities.ts';
 import { entryName, type SnapshotSource, type SnapshotTree } from '../core/snapshot-tree.ts';
+import type { StopOptions } from '../core/stop.ts';
 import type { Repository } from '../kloset/repository.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { walkSnapshotCached } from './cached-walk.ts';
@@ -60,8 +61,8 @@ export class KlosetSource implements SnapshotSource {
     return new KlosetSource(parts, root, walked);
   }
 
-  read(entry: number, offset: number, target: Uint8Array): Promise<void> {
-    return this.#files.read(entry, offset, target);
+  read(entry: number, offset: number, target: Uint8Array, options?: StopOptions): Promise<void> {
+    return this.#files.read(entry, offset, target, options);
   }
 
   readNow(entry: number, offset: number, target: Uint8Array): boolean {
