@@ -1,9 +1,9 @@
 /** A store that changes beneath a server: it goes away and returns, plakar backs up, removes, and runs maintenance. */
-import { mkdirSync, renameSync } from 'node:fs';
+import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import { exportUri, mustRun, type RunningServer, run, startServer } from '../support/cli.ts';
+import { exportUri, mustRun, run, startServer } from '../support/cli.ts';
 import { listExports, sha256OfExport } from '../support/cli-clients.ts';
 import {
   albumSnapshots,
@@ -13,6 +13,7 @@ import {
   shortId,
   temporaryFolder,
 } from '../support/fixtures.ts';
+import { startPlakarServerDouble } from '../support/plakar-server-double.ts';
 import { privatePlakarEnvironment } from '../support/plakar-server-real.ts';
 import { commandPath, requires } from '../support/requires.ts';
 
@@ -22,19 +23,29 @@ const [before, after] = albumSnapshots;
 const frugal = ['--free', '16M', '--cache-memory', '1M'];
 
 const needClient = requires('nbdcopy', 'nbdinfo');
-describe.skipIf(needClient.missing)(needClient.title('a store in a directory'), () => {
+describe.skipIf(needClient.missing)(needClient.title('a store behind a server'), () => {
   it('that goes away while it is read and comes back is read on, without an error', async () => {
-    const store = copyOfStore(cleanup, albumStore);
-    const uriOf = ({ uris }: RunningServer) => exportUri(uris[0]!, 'latest@base');
-    const whole = await sha256OfExport(uriOf(await startServer(cleanup, ['latest', '--store', store, ...frugal])));
-    // One that has not read files' contents yet: open files are read on wherever their names have gone.
-    const server = await startServer(cleanup, ['latest', '--store', store, '--log-level', 'debug', ...frugal]);
-    renameSync(store, `${store}.away`);
-    const reading = sha256OfExport(uriOf(server));
+    const plakar = await startPlakarServerDouble(cleanup, albumStore);
+    const server = await startServer(cleanup, ['latest', '--store', plakar.url, '--log-level', 'debug', ...frugal]);
+    const uri = exportUri(server.uris[0]!, 'latest@base');
+    const whole = await sha256OfExport(uri);
+    await plakar.close();
+    const reading = sha256OfExport(uri);
     await server.waitForLog(({ msg }) => msg.endsWith('is read again'));
-    renameSync(`${store}.away`, store);
+    await startPlakarServerDouble(cleanup, albumStore, { port: plakar.port });
     expect(await reading).toBe(whole);
     expect(server.log.filter(({ level }) => level >= 50)).toEqual([]);
+  });
+
+  it('that does not come back gives errors after --fetch-timeout, and the server lives', async () => {
+    const plakar = await startPlakarServerDouble(cleanup, albumStore);
+    const args = ['latest', '--store', plakar.url, '--fetch-timeout', '10s', '--fetch-concurrency', '2', ...frugal];
+    const server = await startServer(cleanup, args);
+    await plakar.close();
+    await expect(sha256OfExport(exportUri(server.uris[0]!, 'latest@base'))).rejects.toThrow();
+    await server.waitForLog(({ msg }) => msg.endsWith('could not be read: given up'));
+    expect(plakar.connectionsMost).toBeLessThanOrEqual(2);
+    expect((await server.stop()).exitCode).toBe(0);
   });
 });
 

@@ -1,6 +1,7 @@
 /** Transmission over a real socket: what requests do, in which order, and what happens when they cannot. */
 import { afterEach, describe, expect, test } from 'vitest';
 import { AssertionError, CorruptStoreError, OverlayError, StoreUnavailableError } from '../../../src/core/errors.ts';
+import { orStopped, type StopOptions } from '../../../src/core/stop.ts';
 import { MiB } from '../../../src/core/units.ts';
 import { commandFlags as c, commands } from '../../../src/nbd/protocol.ts';
 import { MemoryDevice } from '../../support/memory-device.ts';
@@ -384,4 +385,24 @@ describe('the end of a connection', () => {
     await client.closed();
     expect(running.bugs).toEqual([new TypeError('undefined is not a function')]);
   });
+});
+
+test('a client whose connection breaks stops what is being read for it, and no error is logged', async () => {
+  const signals: AbortSignal[] = [];
+  class HeldDevice extends MemoryDevice {
+    override read(_offset: number, _target: Uint8Array, { signal }: StopOptions = {}): Promise<void> {
+      signals.push(signal!);
+      return orStopped(new Promise(() => undefined), signal);
+    }
+  }
+  const server = await start(new HeldDevice(SIZE));
+  const client = await (await RawClient.connect(server.tcp)).hello();
+  await client.go('', { style: 'structured' });
+  client.request({ type: NBD_CMD_READ, offset: 0, length: 4096 });
+  client.request({ type: NBD_CMD_READ, offset: 4096, length: 4096 });
+  await until(() => signals.length === 2);
+  expect(signals.map(({ aborted }) => aborted)).toEqual([false, false]);
+  client.socket.resetAndDestroy(); // One that only ends its side may still read the replies.
+  await until(() => signals.every(({ aborted }) => aborted) && server.catalog.leases === 0);
+  expect(server.log.filter(({ level }) => level === 'error')).toEqual([]);
 });

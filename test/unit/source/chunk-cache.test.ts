@@ -1,0 +1,85 @@
+/** Who waits for a chunk: as long as somebody does it is fetched, once; when nobody does any more that stops. */
+import { describe, expect, it } from 'vitest';
+import type { ChunkRef, ChunkStore } from '../../../src/core/chunk-store.ts';
+import { ByteBudget } from '../../../src/core/concurrency.ts';
+import { orStopped, type StopOptions, StoppedError } from '../../../src/core/stop.ts';
+import { ChunkCache } from '../../../src/source/chunk-cache.ts';
+
+const chunk: ChunkRef = {
+  mac: new Uint8Array(32),
+  lengthBytes: 3,
+  indexInFile: 0,
+  file: { snapshotId: '', path: new Uint8Array(0), chunks: [] },
+};
+const plain = new Uint8Array([1, 2, 3]);
+
+/** An upstream whose fetches end when the test says so, or when they are stopped. */
+class HeldStore implements ChunkStore {
+  readonly fetches: { readonly signal: AbortSignal; finish(): void }[] = [];
+
+  get(_chunk: ChunkRef, { signal }: StopOptions = {}): Promise<Uint8Array> {
+    const held = new Promise<Uint8Array>((resolve) => {
+      this.fetches.push({ signal: signal!, finish: () => resolve(plain) });
+    });
+    return orStopped(held, signal);
+  }
+
+  async close(): Promise<void> {}
+}
+
+describe('a chunk that several wait for', () => {
+  it('is fetched on for those who stay, and stopped when the last has gone', async () => {
+    const upstream = new HeldStore();
+    const cache = new ChunkCache(upstream, { bytesMax: 1000 });
+    const stops = [new AbortController(), new AbortController()];
+    const reads = stops.map(({ signal }) => cache.get(chunk, { signal }).catch((error: unknown) => error));
+    expect(upstream.fetches).toHaveLength(1);
+    stops[0]!.abort(new StoppedError('first'));
+    expect(await reads[0]).toMatchObject({ code: 'STOPPED', message: 'first' });
+    expect(upstream.fetches[0]!.signal.aborted).toBe(false);
+    stops[1]!.abort(new StoppedError('second'));
+    expect(await reads[1]).toMatchObject({ message: 'second' });
+    expect(upstream.fetches[0]!.signal.aborted).toBe(true);
+    // The next one begins anew, and is not told of the fetch that was stopped.
+    const next = cache.get(chunk);
+    expect(upstream.fetches).toHaveLength(2);
+    upstream.fetches[1]!.finish();
+    expect(await next).toBe(plain);
+    expect(await cache.get(chunk)).toBe(plain);
+    expect(upstream.fetches).toHaveLength(2);
+    await cache.close();
+  });
+
+  it('is never stopped for one who cannot stop', async () => {
+    const upstream = new HeldStore();
+    const cache = new ChunkCache(upstream, { bytesMax: 1000 });
+    const stop = new AbortController();
+    const staying = cache.get(chunk);
+    const leaving = cache.get(chunk, { signal: stop.signal });
+    stop.abort(new StoppedError('gone'));
+    await expect(leaving).rejects.toThrow('gone');
+    expect(upstream.fetches[0]!.signal.aborted).toBe(false);
+    upstream.fetches[0]!.finish();
+    expect(await staying).toBe(plain);
+    expect(upstream.fetches[0]!.signal.aborted).toBe(false);
+    await expect(cache.get({ ...chunk, lengthBytes: 4 }, { signal: stop.signal })).rejects.toThrow('gone');
+    expect(upstream.fetches).toHaveLength(1);
+    await cache.close();
+  });
+});
+
+it('whoever stops waiting for room leaves the queue to those behind', async () => {
+  const budget = new ByteBudget(10);
+  let finish = () => {};
+  const first = budget.with(6, () => new Promise<void>((resolve) => (finish = resolve)));
+  const stop = new AbortController();
+  const large = budget.with(9, async () => 'large', { signal: stop.signal });
+  const small = budget.with(4, async () => 'small');
+  stop.abort(new StoppedError('no more'));
+  await expect(large).rejects.toThrow('no more');
+  // It fits beside the first: only the large one stood before it.
+  expect(await small).toBe('small');
+  finish();
+  await first;
+  expect(budget.bytesInUse).toBe(0);
+});
