@@ -38,8 +38,8 @@ export interface OverlayMetadata {
 
 const METADATA_NAME = 'overlay.json';
 const TOKEN_NAME = 'token.json';
-/** Too many to be met twice. */
-const TOKEN_BYTES = 16;
+/** Bytes of a token: too many to be met twice. */
+export const TOKEN_BYTES = 16;
 const CLOSED_NAME = 'closed.json';
 
 /** Undefined if there is none. Rejects with UserError if it is damaged, UnsupportedError if it is of another version. */

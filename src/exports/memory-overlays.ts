@@ -3,8 +3,9 @@ import type { ReadableDevice } from '../core/device.ts';
 import type { Log } from '../core/log.ts';
 import { MemoryBudget } from '../device/memory-budget.ts';
 import { openMemoryOverlay } from '../device/memory-overlay.ts';
+import { TOKEN_BYTES } from '../device/overlay-metadata.ts';
 import type { SpaceOptions } from '../device/space-gate.ts';
-import { type Overlay, type Overlays, TOKEN_BYTES } from './overlays.ts';
+import type { Overlay, Overlays } from './overlays.ts';
 
 export interface MemoryOverlaysOptions {
   /** Bytes of all overlays together kept in memory; what is beyond goes to a file. */

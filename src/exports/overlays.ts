@@ -3,9 +3,6 @@ import type { ByteRange } from '../core/units.ts';
 import type { OverlayRange } from '../device/overlay-map.ts';
 import type { LayoutParameters } from '../ext4/parameters.ts';
 
-/** Bytes of a token: too many to be met twice. */
-export const TOKEN_BYTES = 16;
-
 /** What an overlay belongs to; one made for something else is refused. */
 export interface OverlayIdentity {
   readonly snapshotId: string;

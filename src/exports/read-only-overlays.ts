@@ -2,8 +2,9 @@ import { createHash } from 'node:crypto';
 import type { ReadableDevice } from '../core/device.ts';
 import type { ByteRange } from '../core/units.ts';
 import type { OverlayRange } from '../device/overlay-map.ts';
+import { TOKEN_BYTES } from '../device/overlay-metadata.ts';
 import { ReadOnlyDevice } from '../device/read-only-device.ts';
-import { type Overlay, type OverlayIdentity, type Overlays, type OverlayUsage, TOKEN_BYTES } from './overlays.ts';
+import type { Overlay, OverlayIdentity, Overlays, OverlayUsage } from './overlays.ts';
 
 /** The overlay of a device that takes no writes: there is none. */
 class NoOverlay extends ReadOnlyDevice implements Overlay {
