@@ -1,0 +1,59 @@
+/** The disk cache as operators meet it: where it lies, who may have it, and that it changes nothing. */
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { describe, expect, test } from 'vitest';
+import { cachedFiles } from '../support/cache.ts';
+import { runCli } from '../support/cli.ts';
+import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
+
+const cleanup = cleanupAfterEach();
+const inspect = (args: readonly string[], env: NodeJS.ProcessEnv = {}) =>
+  runCli(['at', albumStore, 'inspect', 'tag:after', '--json', ...args], { env });
+
+describe('the disk cache', () => {
+  test('gives two processes at once, and later ones, what the store gives', async () => {
+    const directory = temporaryFolder(cleanup);
+    const without = await inspect(['--no-cache']);
+    expect(without).toMatchObject({ exitCode: 0, stderr: '' });
+    const both = await Promise.all([1, 2, 3].map(() => inspect(['--cache-dir', directory])));
+    for (const result of [...both, await inspect(['--cache-dir', directory])]) expect(result).toEqual(without);
+    expect(cachedFiles(directory)).toHaveLength(3); // Index, headers, one walk.
+  });
+
+  test('is made anew where it is damaged, which the log says', async () => {
+    const directory = temporaryFolder(cleanup);
+    const before = await inspect(['--cache-dir', directory]);
+    for (const file of cachedFiles(directory)) {
+      const bytes = readFileSync(file);
+      bytes[bytes.length >> 1]! ^= 1;
+      writeFileSync(file, bytes);
+    }
+    const after = await inspect(['--cache-dir', directory]);
+    expect({ ...after, stderr: '' }).toEqual({ ...before, stderr: '' });
+    expect(after.stderr.match(/is damaged and is made anew/g)).toHaveLength(3);
+    expect(await inspect(['--cache-dir', directory])).toEqual(before);
+  });
+
+  test('is refused where others may write to it: 64, one line; the default is done without, with a warning', async () => {
+    const home = temporaryFolder(cleanup);
+    const directory = join(home, 'kloset-nbd');
+    mkdirSync(directory);
+    chmodSync(directory, 0o777);
+    const asked = await inspect(['--cache-dir', directory]);
+    expect(asked).toMatchObject({ exitCode: 64, stdout: '' });
+    expect(asked.stderr.trim().split('\n')).toHaveLength(1);
+    const byDefault = await inspect([], { KLOSET_NBD_CACHE_DIR: '', XDG_CACHE_HOME: home });
+    expect(byDefault.exitCode).toBe(0);
+    expect(byDefault.stderr).toContain('opening goes on without a cache');
+    expect(cachedFiles(directory)).toEqual([]);
+  });
+
+  test('lies in XDG_CACHE_HOME unless named, and nowhere with --no-cache or none', async () => {
+    const home = temporaryFolder(cleanup);
+    const env = { KLOSET_NBD_CACHE_DIR: '', XDG_CACHE_HOME: home };
+    for (const args of [['--no-cache'], ['--cache-dir', 'none']]) await inspect(args, env);
+    expect(cachedFiles(home)).toEqual([]);
+    await inspect([], env);
+    expect(cachedFiles(join(home, 'kloset-nbd'))).toHaveLength(3);
+  });
+});
