@@ -123,6 +123,22 @@ describe.skipIf(need.missing)(need.title('clones'), () => {
     other.hold.release();
   });
 
+  it('are reached by a name that says which disk it must be, until they are reset; a copy is another disk', async () => {
+    const clones = await openClones();
+    await create(clones, 'one');
+    const lease = await attach(clones, 'one');
+    const [, exact] = /attach as (one@[0-9a-f]{32})$/.exec(lease.description) ?? [];
+    lease.release();
+    const again = await attach(clones, exact!);
+    expect([again.name, again.deviceId]).toEqual([exact, lease.deviceId]);
+    again.release();
+    await clones.copy('one', 'two');
+    await clones.reset('one', { force: false });
+    await expect(attach(clones, exact!)).rejects.toThrow(/is gone/);
+    await expect(attach(clones, exact!.replace('one', 'two'))).rejects.toThrow(/is gone/);
+    expect((await clones.list()).clones.map(({ connections }) => connections)).toEqual([0, 0]);
+  });
+
   it('are seen by clients as soon as they are made, and by names that are clones only', async () => {
     const clones = await openClones();
     const exports = new CloneExports(clones, nothingElse);
