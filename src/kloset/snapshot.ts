@@ -23,7 +23,7 @@ export interface SnapshotHeader {
     readonly directory: Uint8Array;
   };
   /** MACs of tree descriptors. */
-  readonly trees: { readonly files: Uint8Array; readonly attributes: Uint8Array };
+  readonly trees: { readonly files: Uint8Array; readonly attributes: Uint8Array; readonly errors: Uint8Array };
   /** Descriptor of the dirpack index, if the snapshot has one. */
   readonly dirpackIndex: Uint8Array | undefined;
   /** Bytes of all regular files, as the summary has it. */
@@ -60,7 +60,7 @@ function parseSnapshotHeader(id: Uint8Array, blob: Uint8Array): SnapshotHeader {
       origin: importer.text('origin'),
       directory: importer.bytes('directory'),
     },
-    trees: { files: root.mac('root'), attributes: root.mac('xattrs') },
+    trees: { files: root.mac('root'), attributes: root.mac('xattrs'), errors: root.mac('errors') },
     dirpackIndex: dirpack?.mac('value'),
     totalBytes: sumOf('size'),
     entryCount: 1 + sumOf('children'),
@@ -173,6 +173,13 @@ export function openFileTree(repository: Repository, header: SnapshotHeader): Pr
 /** The tree of attribute values. It is scanned, never searched: upstream's own order of it is not reliable (10.2). */
 export function openAttributeTree(repository: Repository, header: SnapshotHeader): Promise<BTree> {
   return BTree.open(repository, header.trees.attributes, attributeTree.types, attributeTree.order);
+}
+
+/** The tree of paths that could not be read when the backup was made; undefined for an older snapshot without it. */
+export async function openErrorTree(repository: Repository, header: SnapshotHeader): Promise<BTree | undefined> {
+  const { errors } = header.trees;
+  if (errors.every((byte) => byte === 0)) return undefined;
+  return BTree.open(repository, errors, errorTree.types, errorTree.order);
 }
 
 /** The index directory path -> object with the dirpack, in byte order; undefined for a snapshot without it. */

@@ -13,7 +13,7 @@ import type { BytePath, ListerParts } from './directory-lister.ts';
 import { type WalkedSnapshot, type WalkOptions, walkSnapshot } from './snapshot-walk.ts';
 
 /** To be raised with every change of what a walk gives: columns, corrections of importers' habits, what is counted as odd. */
-export const WALK_VERSION = 1;
+export const WALK_VERSION = 2;
 
 /** As walkSnapshot, from the cache where it is there; walked snapshots are put into it. */
 export async function walkSnapshotCached(

@@ -3,14 +3,14 @@
  * (kloset-format 11.3, 11.4, 11.7).
  */
 import { mapConcurrently } from '../core/concurrency.ts';
-import { UserError } from '../core/errors.ts';
+import { CorruptStoreError, UserError } from '../core/errors.ts';
 import { MAC_BYTES } from '../core/mac.ts';
 import { Oddities, type Oddity } from '../core/oddities.ts';
 import { type Progress, type ProgressStage, silentProgress } from '../core/progress.ts';
 import { type EntryType, type ExtendedAttribute, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import { resourceTypes } from '../kloset/format.ts';
 import { METADATA_IN_FLIGHT_MAX } from '../kloset/limits.ts';
-import { openAttributeTree } from '../kloset/snapshot.ts';
+import { openAttributeTree, openErrorTree } from '../kloset/snapshot.ts';
 import { parseXattrEntry, type VfsEntry, type XattrEntry } from '../kloset/vfs.ts';
 import { dataDirectoryRoot } from './data-directory.ts';
 import {
@@ -98,6 +98,7 @@ class Walk {
       }
       await this.#resolveTarLinks();
       await this.#readAttributes();
+      await this.#countUnread();
       this.#correctRoot();
     } catch (error) {
       throw nameSnapshot(error, this.#parts.header.id);
@@ -333,6 +334,28 @@ class Walk {
       return xattr.isExtendedAttribute && this.#attributed.has(toBytePath(xattr.path)) ? xattr : undefined;
     });
     return xattrs.filter((xattr) => xattr !== undefined);
+  }
+
+  /** What the importer could not read: an entry is missing, or lacks its attributes (11.5). */
+  async #countUnread(): Promise<void> {
+    const { repository, header } = this.#parts;
+    const prefix = this.#root === '/' ? '/' : `${this.#root}/`;
+    try {
+      const tree = await openErrorTree(repository, header);
+      if (tree === undefined) return;
+      for await (const { key } of tree.items()) {
+        const path = toBytePath(key);
+        if (path !== this.#root && !path.startsWith(prefix)) continue;
+        this.#oddities.add('what could not be read when the backup was made is missing or incomplete', () =>
+          fromBytePath(path),
+        );
+      }
+    } catch (error) {
+      // All that is there can be shown without it.
+      if (!(error instanceof CorruptStoreError)) throw error;
+      const message = 'the list of what could not be read when the backup was made is damaged';
+      this.#oddities.add(message, () => fromBytePath(this.#root));
+    }
   }
 
   #correctRoot(): void {

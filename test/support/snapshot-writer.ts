@@ -34,6 +34,8 @@ export interface SnapshotParts {
   readonly importer?: string;
   readonly directory?: string;
   readonly tags?: readonly string[];
+  /** Paths that could not be read; without them the snapshot has no such tree. */
+  readonly unread?: readonly string[];
   readonly seconds?: number;
   readonly header?: Readonly<Record<string, Encodable>>;
 }
@@ -63,6 +65,7 @@ export function addSnapshot(store: StoreWriter, parts: SnapshotParts): Uint8Arra
           root: {
             root: addTree(store, fileTypes, files, pathOrder),
             xattrs: addTree(store, xattrTypes, attributes, pathOrder),
+            ...(parts.unread === undefined ? {} : { errors: addErrors(store, parts.unread) }),
           },
           indexes: index,
           summary: { directory: { size: 0 }, below: { size: 0 } },
@@ -111,6 +114,14 @@ function addAttributes(store: StoreWriter, { path, attributes = {} }: WrittenEnt
       object: store.object([Buffer.from(value)]),
     }),
   }));
+}
+
+function addErrors(store: StoreWriter, paths: readonly string[]): Uint8Array {
+  const items = paths.map((path) => ({
+    key: Buffer.from(path, 'latin1'),
+    value: store.record(resourceTypes.errorEntry, { name: new Str(path), error: 'permission denied' }),
+  }));
+  return addTree(store, { tree: resourceTypes.errorTree, node: resourceTypes.errorNode }, items, pathOrder);
 }
 
 function addDirpacks(

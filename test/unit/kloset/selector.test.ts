@@ -12,7 +12,7 @@ function header(id: string, seconds: number, tags: string[] = []): SnapshotHeade
     tags,
     name: '',
     importer: { type: 'fs', origin: '', directory: Buffer.from('/srv/\xff', 'latin1') },
-    trees: { files: none, attributes: none },
+    trees: { files: none, attributes: none, errors: none },
     dirpackIndex: undefined,
     totalBytes: 0,
     entryCount: 1,

@@ -136,6 +136,25 @@ describe('a snapshot', () => {
     }
   });
 
+  it('tells what could not be read when it was made, of the directory that is shown', async () => {
+    const entries = [root, { path: '/d', mode: DIRECTORY }, { path: '/d/ok', content: text('x') }];
+    const unread = ['/d/secret', '/d/\xff', '/e'];
+    const whole = await sourceOf({ entries, unread });
+    expect(whole.oddities).toMatchObject([{ message: expect.stringMatching(/could not be read/), count: 3 }]);
+    const below = await sourceOf({ entries, unread }, { path: '/d' });
+    expect(below.oddities).toMatchObject([{ count: 2 }]);
+    expect((await sourceOf({ entries })).oddities).toEqual([]);
+  });
+
+  it('is shown even if the list of what could not be read is damaged', async () => {
+    const store = new StoreWriter();
+    const blob = store.blob.bind(store);
+    store.blob = (type, plain, options) =>
+      blob(type, type === resourceTypes.errorNode ? Buffer.from('no tree') : plain, options);
+    const source = await sourceOf({ entries: [root], unread: ['/e'] }, { store });
+    expect(source.oddities).toMatchObject([{ message: expect.stringMatching(/damaged/), example: '/' }]);
+  });
+
   it('names every entry concerned where that is asked for', async () => {
     const entries = [root, ...['/..', '/a\0b', '/\xff\0'].map((path) => ({ path, content: text('x') }))];
     const [oddity] = (await sourceOf({ entries }, { everyExample: true })).oddities;
