@@ -1,8 +1,10 @@
 /** The options for where writes go. */
 import type { Argv } from 'yargs';
 import { UserError } from '../core/errors.ts';
+import type { Health } from '../core/health.ts';
 import { OVERLAY_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
+import type { OverlayHealth } from '../device/space-gate.ts';
 import type { SpaceLimit } from '../device/space-limit.ts';
 import { KeptOverlays, type OverlaySettings } from '../exports/directory-overlays.ts';
 import { MemoryOverlays } from '../exports/memory-overlays.ts';
@@ -89,13 +91,24 @@ export function encrypts({ overlayEncryption }: Pick<OverlayArguments, 'overlayE
 /** What the options mean for every overlay over snapshots of `store`. Rejects with UserError. */
 export async function overlaySettings(
   given: OverlayArguments,
-  { store, log }: { store: OpenStore; log: Log },
+  { store, health, log }: { store: OpenStore; health: Health; log: Log },
 ): Promise<OverlaySettings & { readonly overlayLimit: SpaceLimit }> {
   const { repository } = store;
-  const space = { onFull: given.onFull, overlayLimit: await overlayLimit(given.overlayLimit, log) };
+  const onHealth = reportFullOverlays(health);
+  const space = { onFull: given.onFull, overlayLimit: await overlayLimit(given.overlayLimit, log), onHealth };
   if (!repository.isEncrypted) return space;
   const keyFor = (salt: Uint8Array) => repository.fileKey('overlay', salt);
   return { ...space, keyFor, encryptNew: encrypts(given, true) };
+}
+
+/** Degraded as long as the writes of any overlay wait for space. */
+function reportFullOverlays(health: Health): (state: OverlayHealth) => void {
+  let full = 0;
+  return (overlay) => {
+    full += overlay.state === 'full' ? 1 : -1;
+    if (overlay.state === 'full') health.degrade('space', `writes wait for space: ${overlay.reason}`);
+    else if (full === 0) health.recover('space');
+  };
 }
 
 /** Rejects with UserError for a directory that cannot be used, or that another server uses. */

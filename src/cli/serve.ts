@@ -169,7 +169,8 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
     contentSource: given.source === 'plakar' ? plakarContents({ ...given, location: plakarLocation }, log) : undefined,
   });
   closers.add(() => store.close());
-  const settings = await overlaySettings(given, { store, log });
+  const health = new Health();
+  const settings = await overlaySettings(given, { store, health, log });
   const overlays = await openOverlays(given, settings, { store, log });
   closers.add(() => overlays.close());
   const exports = await SnapshotExports.create({ store, selectors, composed, into, layout, overlays, log });
@@ -178,7 +179,6 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
   const clones = await openServedClones(given, { store, settings, log });
   if (clones !== undefined) closers.add(() => clones.close());
   const catalog = clones === undefined ? exports : clones.before(exports);
-  const health = new Health();
   const watch = new StoreWatch({
     store,
     served: () => [...exports.served, ...(clones?.served ?? [])],

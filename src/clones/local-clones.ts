@@ -131,7 +131,10 @@ export class LocalClones implements CloneService {
         tornTail,
         metadata: _,
         ...found
-      } = await checkOverlay(this.#overlays.directoryOf(overlayKeyOf(record)), { log: this.#options.log });
+      } = await checkOverlay(this.#overlays.directoryOf(overlayKeyOf(record)), {
+        keyFor: this.#options.settings.keyFor,
+        log: this.#options.log,
+      });
       return { name, ...found, readOnlyReason: readOnlyReason ?? null, hasTornTail: tornTail };
     });
   }

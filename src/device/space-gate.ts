@@ -27,7 +27,7 @@ export interface SpaceOptions {
   readonly onFull?: 'pause' | 'fail' | undefined;
   /** Bytes of blocks and records the overlay may take, memory and files together; undefined: what the disk has. */
   readonly overlayLimit?: SpaceLimit | undefined;
-  /** Called when writes begin to wait, and when none waits any more. Must not throw. */
+  /** Called when writes begin to wait, and when none waits any more, in turn. Must not throw. */
   readonly onHealth?: ((health: OverlayHealth) => void) | undefined;
   /** For tests: milliseconds between two attempts. */
   readonly retryDelayMs?: number | undefined;
@@ -90,6 +90,8 @@ export class SpaceGate {
   close(): void {
     this.#forgetLimit();
     this.#endWaiting();
+    if (this.#full !== undefined) this.#options.onHealth?.({ state: 'ok' });
+    this.#full = undefined;
   }
 
   #endWaiting(): void {

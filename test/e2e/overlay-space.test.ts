@@ -31,6 +31,8 @@ describe.skipIf(need.missing)(need.title('an overlay that has reached its limit'
       `${MARK}\nh.pwrite(data, 1 << 20)\nh.flush()\nprint(h.pread(1 << 20, 1 << 20) == data)`,
     );
     await hasLogged(server, /reached its limit.*writes wait/);
+    server.kill('SIGUSR1');
+    await hasLogged(server, /Health: degraded: writes wait for space/);
     writeFileSync(limitFile, 'much\n');
     server.kill('SIGHUP');
     await hasLogged(server, /limit of overlays stays/);
@@ -39,6 +41,7 @@ describe.skipIf(need.missing)(need.title('an overlay that has reached its limit'
     expect(await write).toBe('True');
     await hasLogged(server, /has space again/);
     expect((await server.stop()).exitCode).toBe(0);
+    expect(server.log.some(({ msg }) => /Health: ok/.test(msg ?? ''))).toBe(true);
   });
 
   test('ends in order while a write waits: that write fails, what was flushed is there', async () => {
