@@ -1,6 +1,5 @@
 import type { Argv, CommandModule } from 'yargs';
 import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
-import { formatBytes } from '../core/units.ts';
 import { parsePlacedSelector, partsOf } from '../exports/composition.ts';
 import { type DeviceDigest, digestDevice, LEAF_BYTES } from '../exports/device-digest.ts';
 import { OpenStore } from '../exports/open-store.ts';
@@ -16,9 +15,6 @@ interface DigestArguments extends GlobalArguments, LayoutArguments {
   readonly treeOnly: boolean;
   readonly json: boolean;
 }
-
-/** Milliseconds between two lines of progress; what is done sooner says nothing. */
-const PROGRESS_EVERY_MS = 1000;
 
 export const digestCommand: CommandModule<object, DigestArguments> = {
   command: 'digest <snapshots..>',
@@ -53,8 +49,10 @@ async function digest(given: DigestArguments): Promise<void> {
   const selectors = given.snapshots.map(parsePlacedSelector);
   const into = intoOption(given.into);
   const layout = await layoutRequest(given);
+  const { progress, ...chosen } = chooseStore(given);
   const store = await OpenStore.open({
-    ...chooseStore(given),
+    ...chosen,
+    progress,
     cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
     inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
   });
@@ -63,8 +61,9 @@ async function digest(given: DigestArguments): Promise<void> {
     const opened = await openSnapshotImage({ store, parts, layout, layoutVersion: given.layoutVersion });
     try {
       const { image } = opened;
-      const onProgress = progressTo(image.sizeBytes);
-      const result = await digestDevice(image, { treeOnly: given.treeOnly, onProgress });
+      const stage = progress.begin('bytes hashed', image.sizeBytes);
+      const onProgress = (bytes: number) => stage.advance(bytes);
+      const result = await digestDevice(image, { treeOnly: given.treeOnly, onProgress }).finally(() => stage.end());
       const { parameters } = image.layout;
       process.stdout.write(
         given.json ? `${JSON.stringify(toJson(result, parameters), undefined, 2)}\n` : toText(result),
@@ -75,17 +74,6 @@ async function digest(given: DigestArguments): Promise<void> {
   } finally {
     await store.close();
   }
-}
-
-/** Says on standard error how far it is, once a second. */
-function progressTo(sizeBytes: number): (doneBytes: number) => void {
-  let toldMs = performance.now();
-  return (doneBytes) => {
-    if (performance.now() - toldMs < PROGRESS_EVERY_MS) return;
-    toldMs = performance.now();
-    const percent = Math.floor((doneBytes / sizeBytes) * 100);
-    process.stderr.write(`${percent}% of ${formatBytes(sizeBytes)}\n`);
-  };
 }
 
 function toText({ sha256, treeRoot, sizeBytes }: DeviceDigest): string {

@@ -41,8 +41,8 @@ export interface DeviceDigest {
 export interface DigestOptions {
   /** Leaves the SHA-256 of all bytes out: it takes about a second a GiB, free space included. */
   readonly treeOnly?: boolean;
-  /** Told after every step how many bytes are done. */
-  readonly onProgress?: (doneBytes: number) => void;
+  /** Told after every step how many bytes it had. */
+  readonly onProgress?: (bytes: number) => void;
 }
 
 /** Reads and hashes the whole device. Rejects as its reads do, once none of them is under way. */
@@ -51,7 +51,6 @@ export async function digestDevice(device: DigestibleDevice, options: DigestOpti
   const flat = treeOnly ? undefined : createHash('sha256');
   const tree = new HashTree();
   const zeroes = new Uint8Array(LEAF_BYTES);
-  let doneBytes = 0;
   for await (const { step, leaf } of mapAhead(stepsOf(device), LEAVES_IN_FLIGHT_MAX, (step) =>
     readStep(device, step),
   )) {
@@ -62,8 +61,7 @@ export async function digestDevice(device: DigestibleDevice, options: DigestOpti
       tree.append(leaf.hash);
       flat?.update(leaf.bytes);
     }
-    doneBytes += step.length;
-    onProgress?.(doneBytes);
+    onProgress?.(step.length);
   }
   return { sizeBytes: device.sizeBytes, sha256: flat?.digest('hex'), treeRoot: toHex(tree.root()) };
 }
