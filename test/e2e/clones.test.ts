@@ -240,6 +240,24 @@ describe.skipIf(needImages.missing)(needImages.title('export'), () => {
     );
     writeFileSync(passphrase, manifest.encryption.passphrase);
     const common = ['--store', storePath('encrypted'), '--keyfile', passphrase, '--no-cache', ...small];
+    // What is stored of a clone is encrypted: a check needs the key.
+    const clones = ['--clones', join(folder, 'clones')];
+    const server = await startServer(cleanup, [...common, ...clones]);
+    await runCli(['clone', 'create', 'sealed', 'latest', ...common, ...clones]);
+    await nbdsh(exportUri(server.uris[0]!, 'sealed'), 'h.pwrite(b"in the clear" * 4096, 8192)\nh.flush()');
+    await server.stop();
+    expect((await run('grep', ['-r', 'in the clear', clones[1]!])).stdout).toBe('');
+    const checked = await runCli([
+      'clone',
+      'check',
+      'sealed',
+      '--store',
+      storePath('encrypted'),
+      '--keyfile',
+      passphrase,
+      ...clones,
+    ]);
+    expect([checked.exitCode, checked.stdout]).toEqual([0, expect.stringMatching(/is sound: \d+ blocks/)]);
     const image = join(folder, 'snapshot.raw');
     const exported = await runCli(['export', 'latest', '--to', image, '--format', 'raw', ...common]);
     expect([exported.exitCode, exported.stderr]).toEqual([0, expect.stringMatching(/plain text/)]);
