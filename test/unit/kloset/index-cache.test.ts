@@ -124,6 +124,29 @@ describe.each([1_000_000, 0])('a cached index (%i locations in memory)', (locati
     }
   });
 
+  it('is merged anew where a state turns up that one of its own follows', async () => {
+    const path = temporaryFolder(cleanup);
+    const store = await new CountingStore().finish();
+    const id = macOf(1);
+    const places = [
+      stateRecord(
+        stateRecords.location,
+        locationRecord.encode({ blobType: snapshot, blobMac: id, packfileMac: idOf(1000), length: 1 }),
+      ),
+      stateRecord(stateRecords.packfile, packfileRecord.encode({ packfileMac: idOf(1000) })),
+    ];
+    const undone = { recordType: stateRecords.coloured, blobType: snapshot, blobMac: id };
+    const undoes = stateRecord(stateRecords.remove, removeRecord.encode(undone));
+    store.addState(1, { records: [...places, undoes], timestamp: 1n, parent: idOf(ROOTS) });
+    await (await open(store, path)).close();
+    const marks = stateRecord(stateRecords.coloured, colouredRecord.encode({ resourceType: snapshot, mac: id }));
+    store.addState(ROOTS, { records: [marks], timestamp: 5n });
+    const cached = await open(store, path);
+    expect(cached.locations.snapshots().map(toHex)).toEqual([toHex(id)]);
+    expect(await ask(cached)).toEqual(await ask(await open(store)));
+    await cached.close();
+  });
+
   it('that is damaged anywhere is made anew, while it is in use too', async () => {
     const path = temporaryFolder(cleanup);
     const random = seededRandom(99);
