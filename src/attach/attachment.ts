@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { UserError } from '../core/errors.ts';
 import { type DirectoryLock, lockDirectory } from '../device/directory-lock.ts';
 import { type AttachMethod, type ExportAddress, mountDisk, unmountDisk } from './disk.ts';
-import { finish } from './program.ts';
+import { findProgram, finish } from './program.ts';
 import {
   createSession,
   listSessions,
@@ -36,7 +36,8 @@ export function attach(request: AttachRequest): Promise<Session> {
 }
 
 async function attachLocked(request: AttachRequest): Promise<Session> {
-  const { address, readOnly, method } = request;
+  const { readOnly, method } = request;
+  const address = await withToken(request.address);
   const mountPoint = await realMountPoint(request.mountPoint);
   const sessions = (await listSessions()).filter(({ record, isAlive }) => record.kind === 'attach' && isAlive);
   const there = sessions.find(({ record }) => record.mountPoint === mountPoint);
@@ -65,7 +66,7 @@ async function attachLocked(request: AttachRequest): Promise<Session> {
       kind: 'attach' as const,
       pid,
       pidStart: startOf(pid) ?? 0,
-      export: address.name,
+      export: request.address.name,
       snapshot: await snapshotOf(disk.device),
       uri: address.uri,
       readOnly,
@@ -123,9 +124,22 @@ async function snapshotOf(device: string): Promise<string | undefined> {
   }
 }
 
+/**
+ * The same export by the name that never means another disk: `NAME@TOKEN`, which a server of ours tells in its
+ * description. As it is if nobody can be asked.
+ */
+async function withToken(address: ExportAddress): Promise<ExportAddress> {
+  if (findProgram('nbdinfo') === undefined || address.name.includes('@')) return address;
+  const { stdout } = await finish(['nbdinfo', address.uri]);
+  const attachName = /^\s*description: .*\battach as (.+@[0-9a-f]{32})$/m.exec(stdout)?.[1];
+  if (attachName === undefined) return address;
+  const path = `/${encodeURIComponent(attachName)}`;
+  return { ...address, name: attachName, uri: address.uri.replace(/^([a-z+]+:\/\/[^/?]*)\/?[^?]*/, `$1${path}`) };
+}
+
 /** Two addresses of one export: an empty path and a missing one are the default export. */
 function isSame(a: string, b: string): boolean {
-  const plain = (uri: string) => uri.replace(/\/$/, '').replace(/@[0-9a-z]{16,}$/i, '');
+  const plain = (uri: string) => uri.replace(/(%40|@)[0-9a-f]{32}(?=\?|$)/, '').replace(/\/(?=\?|$)/, '');
   return plain(a) === plain(b);
 }
 

@@ -40,7 +40,7 @@ async function attachExport(given: AttachArguments): Promise<void> {
   const { readOnly, attachBy: method, mountPoint } = given;
   const address = parseExportAddress(given.export);
   const { record } = await attach({ address, mountPoint, readOnly, method });
-  process.stdout.write(`attached ${address.uri} as ${record.device} at ${record.mountPoint} (${record.method})\n`);
+  process.stdout.write(`attached ${record.uri} as ${record.device} at ${record.mountPoint} (${record.method})\n`);
   const leaving = await findLeavingSymlinks(record.mountPoint!);
   if (leaving.length === 0) return;
   process.stderr.write(

@@ -30,7 +30,13 @@ export function sessionsIn(cleanup: Cleanup, added: NodeJS.ProcessEnv = {}): Ses
   const directory = join(temporaryFolder(cleanup), 's');
   const env = { ...process.env, NO_COLOR: '1', KLOSET_NBD_RUN_DIR: directory, ...added };
   const leftOver = () => list(directory).filter((name) => name !== 'lock');
-  cleanup.add(() => run(process.execPath, [builtCli, 'cleanup'], { env }));
+  cleanup.add(async () => {
+    const { stdout } = await run(process.execPath, [builtCli, 'status', '--json'], { env });
+    for (const { kind, mountPoint } of JSON.parse(stdout) as { kind: string; mountPoint: string }[]) {
+      if (kind === 'attach') await run(process.execPath, [builtCli, 'detach', mountPoint], { env });
+    }
+    await run(process.execPath, [builtCli, 'cleanup'], { env });
+  });
   return {
     directory,
     leftOver,
