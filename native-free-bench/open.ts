@@ -5,7 +5,7 @@
  *   npm run bench:open -- [--files 1000000] [--records 1|3] [--rounds 3] [--dir DIRECTORY] [--store STORE]
  *
  * --records is how many of the index's records each file has: 1 where files share contents, 3 where each has its own.
- * --store takes a store that was written before (--keep keeps it). Input is generated, see big-store.ts; without a seed.
+ * --store names the store: written there if it is not yet, and kept. Input is generated, see big-store.ts; without a seed.
  */
 import { execFileSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
