@@ -25,6 +25,9 @@ import { commandPath, requires } from '../support/requires.ts';
 
 const cleanup = cleanupAfterEach();
 const PASSPHRASE = 'a passphrase of tests';
+/** Seven commands of plakar, each with Argon2id over 256 MiB: 20 seconds altogether, many times that on a busy machine. */
+const PLAKAR_TIMEOUT_MS = 180_000;
+const TEST_TIMEOUT_MS = 900_000;
 
 /** Files of many kinds; `version` changes some. Names are latin1 here, a character a byte. */
 function writeSource(folder: string, version: number): void {
@@ -120,7 +123,7 @@ function plakarIn(folder: string) {
       env: environment,
       cwd: folder,
       maxBuffer: 1 << 28,
-      timeout: 60_000,
+      timeout: PLAKAR_TIMEOUT_MS,
       stdio: ['ignore', 'pipe', 'pipe'],
     });
 }
@@ -148,7 +151,7 @@ const need = requires('plakar', 'root');
 describe.skipIf(need.missing)(need.title('a store that plakar has just made'), () => {
   it.each(['plaintext', 'encrypted'])(
     '%s: two backups, an archive of them, one removed, maintenance',
-    { timeout: 240_000 },
+    { timeout: TEST_TIMEOUT_MS },
     async (kind) => {
       const folder = temporaryFolder(cleanup);
       const [source, store, archive] = ['source', 'store', 'all.ptar'].map((name) => join(folder, name)) as [
