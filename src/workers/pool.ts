@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+import type { Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import type { Decoder } from '../core/decoder.ts';
 import { StoreUnavailableError } from '../core/errors.ts';
@@ -14,11 +15,16 @@ export class PooledDecoder implements Decoder {
   readonly #codec: Codec;
   readonly #pool: Piscina<ChunkTask, Outcome<void>>;
   readonly #inlineBytesMax: number;
+  /** Settled once the thread has imported its code, or has ended. */
+  readonly #loading = new Map<Worker, Promise<void>>();
 
   private constructor(codec: Codec, pool: Piscina<ChunkTask, Outcome<void>>, inlineBytesMax: number) {
     this.#codec = codec;
     this.#pool = pool;
     this.#inlineBytesMax = inlineBytesMax;
+    this.#watchLoading();
+    // The next thread is started as soon as this one is out of the list.
+    pool.on('workerDestroy', () => queueMicrotask(() => this.#watchLoading()));
   }
 
   /** `threads`: default one fewer than the machine has cores, since the main thread needs one. */
@@ -61,8 +67,26 @@ export class PooledDecoder implements Decoder {
     else resultOf(await this.#run({ target: plain, mac: mac.slice() }));
   }
 
+  /** Waits for threads that are still loading: Node.js 20 dies when a thread is ended in the middle of an import. */
   async close(): Promise<void> {
+    for (const thread of this.#loading.keys()) thread.ref();
+    await Promise.all(this.#loading.values());
     await this.#pool.close();
+  }
+
+  #watchLoading(): void {
+    for (const thread of this.#pool.threads) {
+      if (this.#loading.has(thread)) continue;
+      const loaded = new Promise<void>((resolve) => {
+        // Piscina's threads say first of all that they are ready.
+        thread.once('message', () => resolve());
+        thread.once('exit', () => {
+          this.#loading.delete(thread);
+          resolve();
+        });
+      });
+      this.#loading.set(thread, loaded);
+    }
   }
 
   async #run(task: ChunkTask): Promise<Outcome<void>> {

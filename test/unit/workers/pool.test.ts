@@ -1,4 +1,5 @@
 /** The pool of decoding threads: right bytes, errors of every kind, and threads that die. */
+import { spawnSync } from 'node:child_process';
 import { createSecretKey } from 'node:crypto';
 import type { Worker } from 'node:worker_threads';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
@@ -95,3 +96,29 @@ it('errors keep their kind from thread to thread, and a bug stays a bug', async 
     }),
   ).rejects.toBeInstanceOf(TypeError);
 });
+
+it('closed at once, it ends no thread that is still importing its code: Node.js 20 can die of that', async () => {
+  const child = spawnSync(process.execPath, ['--input-type=module', '--eval', openAndCloseAtOnce], {
+    encoding: 'utf8',
+  });
+  expect(child).toMatchObject({ status: 0, stdout: '50 threads, 0 ended while loading', stderr: '' });
+});
+
+/** Ten times five pools at once; a thread of Piscina's says first of all that it is ready. */
+const openAndCloseAtOnce = `
+  import { createSecretKey } from 'node:crypto';
+  import { PooledDecoder } from ${JSON.stringify(new URL('../../../dist/workers/pool.js', import.meta.url).href)};
+  let threads = 0;
+  let endedLoading = 0;
+  process.on('worker', (thread) => {
+    threads++;
+    let isLoaded = false;
+    thread.once('message', () => { isLoaded = true; });
+    thread.once('exit', () => { if (!isLoaded) endedLoading++; });
+  });
+  const macKey = createSecretKey(Buffer.alloc(32, 1));
+  const parameters = { hashing: 'BLAKE3', macKey, compression: undefined, encryption: undefined };
+  const openAndClose = async () => (await PooledDecoder.start(parameters, { threads: 1 })).close();
+  for (let round = 0; round < 10; round++) await Promise.all(Array.from({ length: 5 }, openAndClose));
+  process.stdout.write(threads + ' threads, ' + endedLoading + ' ended while loading');
+`;
