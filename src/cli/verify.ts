@@ -41,9 +41,9 @@ function options(yargs: Argv<object>) {
 
 async function verify(given: VerifyArguments): Promise<void> {
   const selectors = given.snapshots.map(parseSelector);
-  const { store, keys, log, progress } = chooseStore(given);
+  const { store, keys, ignoreDamaged, log, progress } = chooseStore(given);
   try {
-    const report = await verifyStore({ store, keys, log, progress, selectors, withData: given.data });
+    const report = await verifyStore({ store, keys, ignoreDamaged, log, progress, selectors, withData: given.data });
     const text = given.json
       ? `${JSON.stringify(toJson(report, store.location, given.data), undefined, 2)}\n`
       : toText(report);

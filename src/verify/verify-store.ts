@@ -25,6 +25,8 @@ export interface VerifyRequest {
   readonly selectors: readonly Selector[];
   /** Read every chunk, too. */
   readonly withData: boolean;
+  /** Verifies a store without those of its states that are damaged: what only they list is not looked at. */
+  readonly ignoreDamaged?: boolean | undefined;
   readonly log: Log;
   readonly progress: Progress;
 }
@@ -61,8 +63,8 @@ export async function verifyStore(request: VerifyRequest): Promise<VerifyReport>
 
 async function verify({ withData, ...request }: VerifyRequest, closers: Closers): Promise<VerifyReport> {
   const counters = newReadCounters();
-  const { keys, log, progress } = request;
-  const repository = await Repository.open(request.store, { counters, keys, log, progress });
+  const { keys, ignoreDamaged, log, progress } = request;
+  const repository = await Repository.open(request.store, { counters, keys, ignoreDamaged, log, progress });
   closers.add(() => repository.close());
   const { chosen, lost } = await choose(repository, request.selectors);
   const decoder = await PooledDecoder.start(repository.codecParameters, { threads: availableParallelism() });

@@ -61,3 +61,19 @@ test('what is not there: exit 64', async () => {
   const { exitCode, stderr } = await runCli(['verify', '--store', albumStore, 'latest:/nowhere']);
   expect([exitCode, stderr]).toEqual([64, `kloset-nbd: Snapshot ${shortId(newest)} holds no /nowhere.\n`]);
 });
+
+test('a damaged state: exit 65, or with --ignore-damaged-states what the others list is verified', async () => {
+  const store = copyOfStore(cleanup, albumStore);
+  const state = join(store, 'states', newest.id.slice(0, 2), newest.id);
+  const bytes = readFileSync(state);
+  bytes[bytes.length >> 1]! ^= 1;
+  writeFileSync(state, bytes);
+  const refused = await runCli(['verify', '--store', store]);
+  expect([refused.exitCode, refused.stdout]).toEqual([65, '']);
+  expect(refused.stderr).toContain(`State ${newest.id} is damaged`);
+  const ignored = await runCli(['verify', '--store', store, '--ignore-damaged-states']);
+  expect(ignored.stderr).toContain(`State ${newest.id} is damaged: its MAC does not match its content. It is left out`);
+  expect(ignored.stdout).toMatch(new RegExp(`^${shortId(oldest)}: sound`));
+  expect(ignored.stdout).not.toContain(shortId(newest));
+  expect(ignored.exitCode).toBe(0);
+});
