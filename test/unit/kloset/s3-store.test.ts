@@ -3,6 +3,7 @@ import type { IncomingMessage } from 'node:http';
 import { describe, expect, it } from 'vitest';
 import { CorruptStoreError, StoreUnavailableError, UserError } from '../../../src/core/errors.ts';
 import { MissingResourceError, TransientStoreError } from '../../../src/kloset/remote-store.ts';
+import { RetryingStore } from '../../../src/kloset/retrying-store.ts';
 import { findS3Access, type RoleCredentials, type S3Access } from '../../../src/kloset/s3-credentials.ts';
 import { parseS3Location } from '../../../src/kloset/s3-location.ts';
 import { S3Store } from '../../../src/kloset/s3-store.ts';
@@ -286,5 +287,32 @@ describe('findS3Access', () => {
     );
     await expect(store.readConfig()).rejects.toBeInstanceOf(TransientStoreError);
     expect(Buffer.from(await store.readConfig())).toEqual(content.config);
+  });
+
+  it.each([
+    ['their date', 60_000],
+    ['the store', 3_600_000],
+  ])('a fetch after keys have expired, by %s, uses new ones, and its reader sees no error', async (_, expiresInMs) => {
+    const service = await startRoleService(expiresInMs);
+    const access = findS3Access('h', {}, { AWS_EC2_METADATA_SERVICE_ENDPOINT: service.url });
+    const keys: (string | undefined)[] = [];
+    const { store } = await storeBefore(
+      (request, response) => {
+        const key = /Credential=(key \d)/.exec(request.headers.authorization ?? '')?.[1];
+        // The first fetch is answered; from then on its key is of no use.
+        const hasExpired = keys.length > 0 && key === keys[0];
+        keys.push(key);
+        if (hasExpired) response.writeHead(400).end(xmlError('ExpiredToken'));
+        else response.writeHead(206, { 'content-range': 'bytes 0-4/5' }).end('bytes');
+      },
+      { access },
+    );
+    const retrying = new RetryingStore(store);
+    for (let fetch = 0; fetch < 2; fetch++) {
+      const target = Buffer.alloc(5);
+      await retrying.readPackfile('0'.repeat(64), 0, target);
+      expect(target.toString()).toBe('bytes');
+    }
+    expect(keys).toEqual(expiresInMs === 60_000 ? ['key 1', 'key 2'] : ['key 1', 'key 1', 'key 2']);
   });
 });
