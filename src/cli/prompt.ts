@@ -12,9 +12,10 @@ export async function askPassphrase(
   terminal: Pick<ReadStream, 'setRawMode' | 'pause' | typeof Symbol.asyncIterator>,
   screen: Pick<NodeJS.WritableStream, 'write'>,
 ): Promise<Uint8Array> {
-  screen.write('Passphrase of the store: ');
+  // Before the question: whoever answers at once is not to see the answer either.
   terminal.setRawMode(true);
   try {
+    screen.write('Passphrase of the store: ');
     return await readLine(terminal);
   } finally {
     terminal.setRawMode(false);

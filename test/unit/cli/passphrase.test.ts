@@ -63,7 +63,7 @@ describe('the prompt', () => {
     };
     const screen = {
       write: (text: string | Uint8Array) => {
-        shown += text;
+        shown += `${modes.at(-1) ? 'raw: ' : ''}${text}`;
         return true;
       },
     };
@@ -74,7 +74,7 @@ describe('the prompt', () => {
     const { answer, modes, shown } = typed('secrX', '\x7f', 'eté', '\x7f', '!\r');
     expect(Buffer.from(await answer).toString()).toBe('secret!');
     expect(modes).toEqual([true, false]);
-    expect(shown()).toBe('Passphrase of the store: \n');
+    expect(shown()).toBe('raw: Passphrase of the store: \n');
   });
 
   it('gives the terminal back when it is interrupted, ends, or nothing is typed', async () => {

@@ -4,11 +4,12 @@ import { newReadCounters } from '../../../src/core/counters.ts';
 import { CorruptStoreError, StoreUnavailableError, UnsupportedError } from '../../../src/core/errors.ts';
 import { toHex } from '../../../src/core/mac.ts';
 import { BTree, byteOrder, type KeyOrder, pathOrder } from '../../../src/kloset/btree.ts';
+import { blake3 } from '../../../src/kloset/codec/codec.ts';
 import { resourceTypes, versions } from '../../../src/kloset/format.ts';
 import { Repository } from '../../../src/kloset/repository.ts';
 import { listSnapshots } from '../../../src/kloset/snapshot.ts';
 import { addSnapshot, addTree, DIRECTORY } from '../../support/snapshot-writer.ts';
-import { configFields, envelope, idOf, StoreWriter } from '../../support/store-writer.ts';
+import { configFields, envelope, idOf, macOf, StoreWriter } from '../../support/store-writer.ts';
 
 const { object, vfsNode, vfsTree } = resourceTypes;
 const keys = {
@@ -267,4 +268,19 @@ it('a store of state version 1.0.0 alone opens', async () => {
   const plain = Buffer.concat([Buffer.from([1]), Buffer.from([0, 0, 1, 0]), Buffer.alloc(24)]);
   store.states.set(toHex(idOf(1)), envelope(resourceTypes.state, versions.v1_0_0, plain));
   expect((await open(store)).snapshots()).toEqual([]);
+});
+
+it('a store all of whose resources have the older magic opens', async () => {
+  const store = new StoreWriter();
+  addSnapshot(store, { entries: [{ path: '/', mode: DIRECTORY }] });
+  const mac = store.blob(object, Buffer.from('plain'));
+  await store.finish();
+  const covered = (resource: Uint8Array) => Buffer.concat([Buffer.from('_PLAKAR_'), resource.subarray(8, -32)]);
+  store.config = Buffer.concat([covered(store.config), await blake3(covered(store.config))]);
+  for (const resources of [store.states, store.packfiles])
+    for (const [id, resource] of resources)
+      resources.set(id, Buffer.concat([covered(resource), macOf(covered(resource))]));
+  const repository = await open(store);
+  expect((await listSnapshots(repository)).snapshots).toHaveLength(1);
+  expect(Buffer.from(await repository.readBlob({ type: object, mac })).toString()).toBe('plain');
 });
