@@ -1,5 +1,5 @@
 /** A store's key, derived where nothing waits for it. */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { expect, it } from 'vitest';
 import { UnsupportedError } from '../../../src/core/errors.ts';
 import { toHex } from '../../../src/core/mac.ts';
