@@ -270,7 +270,7 @@ export class BlockMap {
     }
     const { words } = leaf;
     const at = index * WORDS;
-    words.copyWithin(at + WORDS, at, leaf.length * WORDS);
+    if (index < leaf.length) words.copyWithin(at + WORDS, at, leaf.length * WORDS);
     words[at] = first;
     words[at + 1] = count;
     words[at + 2] = value;

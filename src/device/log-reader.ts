@@ -77,7 +77,9 @@ export class SegmentReader {
   async record(position: number): Promise<LogRecord | undefined> {
     const header = await this.#header(position);
     if (header === undefined) return undefined;
-    const stored = Buffer.from(await this.#bytes(position + recordHeader.sizeBytes, header.tableBytes));
+    const view = await this.#bytes(position + recordHeader.sizeBytes, header.tableBytes);
+    // A small table must not keep a whole window in memory.
+    const stored = view.length < WINDOW_BYTES ? Buffer.from(view) : view;
     if (!tableIsIntact(header, stored)) return undefined;
     const table = this.#overlayKey === undefined ? stored : await this.#open(this.#overlayKey, header, stored);
     return table && { header, position, table };
@@ -190,7 +192,7 @@ export class SegmentReader {
     return hasLostSector(table, position + size, header.tableBytes);
   }
 
-  /** Up to `length` bytes, fewer at the end of the file; a view that the next call may replace. */
+  /** Up to `length` bytes, fewer at the end of the file; a view, which keeps its window in memory. */
   async #bytes(position: number, length: number, ahead = WINDOW_BYTES): Promise<Buffer> {
     const end = Math.min(position + length, this.#sizeBytes);
     if (end <= position) return Buffer.alloc(0);

@@ -168,8 +168,11 @@ function writeChecksums(record: Buffer, at: number, values: Uint32Array, count: 
   for (let index = 0; index < count; index++) record.writeUInt32LE(values[index]!, at + index * CHECKSUM_BYTES);
 }
 
+/** May be a view of the table. */
 function readWords(table: Buffer, at: number, count: number): Uint32Array {
-  // A copy, for its alignment; Node's swap32 makes it right on the rare machine of the other byte order.
+  const isAligned = (table.byteOffset + at) % Uint32Array.BYTES_PER_ELEMENT === 0;
+  if (isAligned && endianness() === 'LE') return new Uint32Array(table.buffer, table.byteOffset + at, count);
+  // Node's swap32 makes it right on the rare machine of the other byte order.
   const copy = Buffer.from(new ArrayBuffer(count * CHECKSUM_BYTES));
   table.copy(copy, 0, at, at + copy.length);
   if (endianness() === 'BE') copy.swap32();

@@ -9,20 +9,23 @@
 import { assert } from '../core/errors.ts';
 import { DEVICE_BLOCKS_MAX, valueAt } from './block-map.ts';
 
-/** Words of a run: first, count, value. */
+/** Words of a run as it is added: first, count, value. */
 const WORDS = 3;
-/** Bits of a key that one pass of the sort looks at: three passes for 32 bits, and counters that fit the cache. */
-const RADIX_BITS = 11;
-const RADIX = 1 << RADIX_BITS;
-/** Runs there is room for at first: 48 KB, as much as a small log needs. */
-const CAPACITY_MIN = 4096;
+/** Words of a run in the sweep: first, count, value, and how many were added before it. */
+const SORTED_WORDS = 4;
+/** Bits of a key that one pass of the sort looks at, at most: two passes for a disk of 64 GiB. */
+const RADIX_BITS_MAX = 12;
+/** Runs of a chunk: 48 KB, as much as a small log needs. Chunks do not have to be copied to make room. */
+const CHUNK_RUNS = 4096;
 
 export class RunCollector {
-  #words = new Uint32Array(CAPACITY_MIN * WORDS);
+  readonly #chunks: Uint32Array[] = [];
   #length = 0;
   #ascending = true;
+  #lowest = DEVICE_BLOCKS_MAX;
+  #highest = 0;
 
-  /** Runs added. 12 bytes of memory each, and 28 more while `resolve` runs. */
+  /** Runs added. 12 bytes of memory each, and 32 more while `resolve` runs. */
   get length(): number {
     return this.#length;
   }
@@ -30,93 +33,136 @@ export class RunCollector {
   /** A run that replaces what was added before; its value means what it means in a BlockMap. */
   add(first: number, count: number, value: number): void {
     assert(count > 0 && first + count <= DEVICE_BLOCKS_MAX, 'a run lies inside the largest device');
-    const at = this.#length * WORDS;
-    if (at === this.#words.length) {
-      const larger = new Uint32Array(this.#words.length * 2);
-      larger.set(this.#words);
-      this.#words = larger;
-    }
-    if (at > 0 && first < this.#words[at - WORDS]!) this.#ascending = false;
-    this.#words[at] = first;
-    this.#words[at + 1] = count;
-    this.#words[at + 2] = value;
+    const index = this.#length % CHUNK_RUNS;
+    if (index === 0) this.#chunks.push(new Uint32Array(CHUNK_RUNS * WORDS));
+    const chunk = this.#chunks[this.#chunks.length - 1]!;
+    const at = index * WORDS;
+    chunk[at] = first;
+    chunk[at + 1] = count;
+    chunk[at + 2] = value;
     this.#length++;
+    if (first < this.#highest) this.#ascending = false;
+    else this.#highest = first;
+    if (first < this.#lowest) this.#lowest = first;
   }
 
   /** Calls `each` with every run in the order they came. */
   forEach(each: (first: number, count: number, value: number) => void): void {
-    const words = this.#words;
-    for (let at = 0; at < this.#length * WORDS; at += WORDS) each(words[at]!, words[at + 1]!, words[at + 2]!);
+    let left = this.#length;
+    for (const chunk of this.#chunks) {
+      const end = Math.min(left, CHUNK_RUNS) * WORDS;
+      for (let at = 0; at < end; at += WORDS) each(chunk[at]!, chunk[at + 1]!, chunk[at + 2]!);
+      left -= CHUNK_RUNS;
+    }
   }
 
   /** Calls `emit` with what is left: ascending, without overlaps. A run that is partly replaced may come in parts. */
   resolve(emit: (first: number, count: number, value: number) => void): void {
-    const length = this.#length;
-    const order = this.#ascending ? undefined : sortedOrder(this.#words, length);
-    // Gathered first, so that the sweep goes through memory from front to back.
-    const words = order === undefined ? this.#words : gathered(this.#words, order);
-    const covering = new NewestFirst();
+    const words = this.#sorted();
+    const end = this.#length * SORTED_WORDS;
+    const covering = new NewestFirst(words);
     let at = 0;
-    for (let next = 0; next < length || covering.top !== undefined; ) {
-      const first = next < length ? words[next * WORDS]! : DEVICE_BLOCKS_MAX;
+    for (let next = 0; next < end || covering.top !== undefined; ) {
+      const first = next < end ? words[next]! : DEVICE_BLOCKS_MAX;
       const top = covering.top;
       if (top === undefined) {
-        const count = words[next * WORDS + 1]!;
-        const following = next + 1 < length ? words[(next + 1) * WORDS]! : DEVICE_BLOCKS_MAX;
-        if (first + count <= following) emit(first, count, words[next * WORDS + 2]!);
-        else covering.push(order?.[next] ?? next);
+        const count = words[next + 1]!;
+        const following = next + SORTED_WORDS < end ? words[next + SORTED_WORDS]! : DEVICE_BLOCKS_MAX;
+        if (first + count <= following) emit(first, count, words[next + 2]!);
+        else covering.push(next);
         at = first;
-        next++;
+        next += SORTED_WORDS;
         continue;
       }
-      if (first <= at && next < length) {
-        covering.push(order?.[next] ?? next);
-        next++;
+      if (first <= at && next < end) {
+        covering.push(next);
+        next += SORTED_WORDS;
         continue;
       }
-      const topFirst = this.#words[top * WORDS]!;
-      const end = topFirst + this.#words[top * WORDS + 1]!;
-      const stop = Math.min(end, first);
+      const topFirst = words[top]!;
+      const topEnd = topFirst + words[top + 1]!;
+      const stop = Math.min(topEnd, first);
       if (stop > at) {
-        emit(at, stop - at, valueAt(this.#words[top * WORDS + 2]!, at - topFirst));
+        emit(at, stop - at, valueAt(words[top + 2]!, at - topFirst));
         at = stop;
       }
-      if (end <= at) covering.pop();
+      if (topEnd <= at) covering.pop();
     }
   }
-}
 
-function gathered(words: Uint32Array, order: Uint32Array): Uint32Array {
-  const sorted = new Uint32Array(order.length * WORDS);
-  for (let index = 0; index < order.length; index++) {
-    const from = order[index]! * WORDS;
-    const to = index * WORDS;
-    sorted[to] = words[from]!;
-    sorted[to + 1] = words[from + 1]!;
-    sorted[to + 2] = words[from + 2]!;
+  /** All runs by their first block, those of one block in the order they came. */
+  #sorted(): Uint32Array {
+    let sorted = this.#flat();
+    if (this.#ascending) return sorted;
+    let other: Uint32Array = new Uint32Array(sorted.length);
+    const bits = 32 - Math.clz32(this.#highest - this.#lowest);
+    const passes = Math.ceil(bits / RADIX_BITS_MAX);
+    const radixBits = Math.ceil(bits / passes);
+    for (let shift = 0; shift < bits; shift += radixBits) {
+      sortByDigit(sorted, other, { lowest: this.#lowest, shift, radixBits });
+      [sorted, other] = [other, sorted];
+    }
+    return sorted;
   }
-  return sorted;
+
+  #flat(): Uint32Array {
+    const flat = new Uint32Array(this.#length * SORTED_WORDS);
+    let to = 0;
+    let order = 0;
+    this.forEach((first, count, value) => {
+      flat[to] = first;
+      flat[to + 1] = count;
+      flat[to + 2] = value;
+      flat[to + 3] = order++;
+      to += SORTED_WORDS;
+    });
+    return flat;
+  }
 }
 
-/** Indices of runs, the highest on top: a binary heap. */
+/** One pass of a radix sort: whole runs move, because fetching them by an index later costs a miss of the cache each. */
+function sortByDigit(
+  from: Uint32Array,
+  to: Uint32Array,
+  { lowest, shift, radixBits }: { readonly lowest: number; readonly shift: number; readonly radixBits: number },
+): void {
+  const mask = 2 ** radixBits - 1;
+  const places = new Uint32Array(mask + 2);
+  for (let at = 0; at < from.length; at += SORTED_WORDS) places[(((from[at]! - lowest) >>> shift) & mask) + 1]!++;
+  for (let digit = 0; digit < mask; digit++) places[digit + 1]! += places[digit]!;
+  for (let at = 0; at < from.length; at += SORTED_WORDS) {
+    const place = places[((from[at]! - lowest) >>> shift) & mask]!++ * SORTED_WORDS;
+    to[place] = from[at]!;
+    to[place + 1] = from[at + 1]!;
+    to[place + 2] = from[at + 2]!;
+    to[place + 3] = from[at + 3]!;
+  }
+}
+
+/** Places of runs in `words`, the one added last on top: a binary heap. */
 class NewestFirst {
+  readonly #words: Uint32Array;
   readonly #heap: number[] = [];
+
+  constructor(words: Uint32Array) {
+    this.#words = words;
+  }
 
   get top(): number | undefined {
     return this.#heap[0];
   }
 
-  push(index: number): void {
+  push(run: number): void {
     const heap = this.#heap;
     let at = heap.length;
-    heap.push(index);
+    heap.push(run);
     while (at > 0) {
       const parent = (at - 1) >>> 1;
-      if (heap[parent]! >= index) break;
+      if (this.#isNewer(heap[parent]!, run)) break;
       heap[at] = heap[parent]!;
       at = parent;
     }
-    heap[at] = index;
+    heap[at] = run;
   }
 
   pop(): void {
@@ -127,37 +173,15 @@ class NewestFirst {
     for (;;) {
       let child = at * 2 + 1;
       if (child >= heap.length) break;
-      if (child + 1 < heap.length && heap[child + 1]! > heap[child]!) child++;
-      if (heap[child]! <= last) break;
+      if (child + 1 < heap.length && this.#isNewer(heap[child + 1]!, heap[child]!)) child++;
+      if (this.#isNewer(last, heap[child]!)) break;
       heap[at] = heap[child]!;
       at = child;
     }
     heap[at] = last;
   }
-}
 
-/** Indices of the runs by their first block, those of one block in the order they came. */
-function sortedOrder(words: Uint32Array, length: number): Uint32Array {
-  let keys = new Uint32Array(length);
-  let order = new Uint32Array(length);
-  for (let index = 0; index < length; index++) {
-    keys[index] = words[index * WORDS]!;
-    order[index] = index;
+  #isNewer(run: number, other: number): boolean {
+    return this.#words[run + 3]! > this.#words[other + 3]!;
   }
-  let otherKeys = new Uint32Array(length);
-  let otherOrder = new Uint32Array(length);
-  for (let shift = 0; shift < 32; shift += RADIX_BITS) {
-    const places = new Uint32Array(RADIX + 1);
-    for (let index = 0; index < length; index++) places[((keys[index]! >>> shift) & (RADIX - 1)) + 1]!++;
-    for (let digit = 0; digit < RADIX; digit++) places[digit + 1]! += places[digit]!;
-    for (let index = 0; index < length; index++) {
-      const key = keys[index]!;
-      const place = places[(key >>> shift) & (RADIX - 1)]!++;
-      otherKeys[place] = key;
-      otherOrder[place] = order[index]!;
-    }
-    [keys, otherKeys] = [otherKeys, keys];
-    [order, otherOrder] = [otherOrder, order];
-  }
-  return order;
 }
