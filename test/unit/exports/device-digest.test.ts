@@ -123,11 +123,11 @@ describe('a device', () => {
     const told: number[] = [];
     const digest = await digestDevice(new BytesDevice(sample()), {
       treeOnly: true,
-      onProgress: (done) => told.push(done),
+      onProgress: (bytes) => told.push(bytes),
     });
     expect(digest.sha256).toBeUndefined();
-    expect(told).toEqual([...told].sort((a, b) => a - b));
-    expect(told.at(-1)).toBe(9 * MiB + 4096);
+    expect(told.length).toBeGreaterThan(1);
+    expect(told.reduce((all, bytes) => all + bytes, 0)).toBe(9 * MiB + 4096);
   });
 
   test('that cannot be read rejects with its error once no read is under way', async () => {
