@@ -3,8 +3,8 @@
  * combination of algorithms on generated data, with both sets of kernels; and, where plakar is on PATH, chunks that it
  * wrote, against its own `cat` of the same file.
  *
- *   node native-free-bench/decode.ts [--mib 256] [--seed 1]          Node 22.18 and later
- *   npx rolldown native-free-bench/decode.ts --platform node -d DIR && node DIR/decode.js          Node 20
+ *   npm run bench:decode -- [--mib 256] [--seed 1] [--store DIRECTORY]          --store: files of a store of yours, too,
+ *                                                                               its passphrase in PLAKAR_PASSPHRASE
  */
 import { createSecretKey } from 'node:crypto';
 import os from 'node:os';
@@ -15,7 +15,7 @@ import { type Codec, type CodecParameters, createCodec } from '../src/kloset/cod
 import type { KernelChoice } from '../src/kloset/codec/kernels.ts';
 import { encryptValue, randomBytesOf, writeLz4Frame } from '../test/unit/kloset/codec/store-writer.ts';
 import { pgbenchBytes } from './decode-data.ts';
-import { comparePlakar } from './decode-plakar.ts';
+import { comparePlakar, compareStore } from './decode-plakar.ts';
 
 /** Plain bytes of a generated chunk: near the median of a PostgreSQL table's. */
 const CHUNK_BYTES = 2 * MiB;
@@ -23,7 +23,11 @@ const SEGMENT_BYTES = 65536;
 const MEASURED_MS_MIN = 1000;
 
 const { values } = parseArgs({
-  options: { mib: { type: 'string', default: '256' }, seed: { type: 'string', default: '1' } },
+  options: {
+    mib: { type: 'string', default: '256' },
+    seed: { type: 'string', default: '1' },
+    store: { type: 'string', multiple: true, default: [] },
+  },
 });
 const seed = Number(values.seed);
 const key = randomBytesOf(seed, 32);
@@ -45,6 +49,7 @@ console.log(
 );
 await benchGenerated();
 await comparePlakar({ fileBytes: Number(values.mib) * MiB, seed });
+for (const store of values.store) await compareStore(store, Number(values.mib) * MiB);
 
 async function benchGenerated(): Promise<void> {
   const contents = [
