@@ -15,6 +15,7 @@ import { TLSSocket } from 'node:tls';
 import type { ProtocolError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { Flight } from './flight.ts';
+import { closeWhenClientIsGone } from './gone-client.ts';
 import { type Attachment, Haggling, type HagglingHost, type HagglingShared } from './haggling.ts';
 import { greeting, type Session } from './handshake.ts';
 import { Inbox } from './inbox.ts';
@@ -136,6 +137,7 @@ export class Connection implements HagglingHost, TransmissionHost {
       `attached to "${lease.name}"`,
     );
     this.#transmission = new Transmission(this.#shared, this, { session, lease, inbox: this.#inbox });
+    closeWhenClientIsGone(this.#socket, () => this.#transmission!.inFlight > 0);
     const { idleMsMax } = this.#shared.limits;
     if (idleMsMax > 0) this.#socket.setTimeout(idleMsMax, () => this.#idle());
     if (this.#inputEnded) this.#transmission.endInput();
