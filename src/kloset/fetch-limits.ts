@@ -26,8 +26,14 @@ export const BACKOFF_MS_MAX = 5_000;
 /** What one request of a read-ahead brings, bytes: 20 ms at 100 Mbit/s, some 300 metadata blobs of one backup side by side. */
 export const READ_AHEAD_WINDOW_BYTES = 256 * KiB;
 
-/** Reads above this many bytes are chunks of large files: they are fetched alone, as nothing near them need be wanted. */
+/** Reads above this many bytes are chunks of large files: nothing near them need be wanted. */
 export const READ_AHEAD_READ_BYTES_MAX = 64 * KiB;
+
+/** Ranges fetched as one, bytes from first to last: copied once, so with all places taken it is 64 MiB. */
+export const MERGED_BYTES_MAX = 4 * MiB;
+
+/** What may lie unwanted between two ranges that are fetched as one, bytes: 5 ms at 100 Mbit/s, less than a round trip. */
+export const MERGED_GAP_BYTES_MAX = 64 * KiB;
 
 /** Windows kept, bytes: the metadata being walked through, in several packfiles at once. */
 export const READ_AHEAD_BYTES_MAX = 16 * MiB;

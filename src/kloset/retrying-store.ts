@@ -9,6 +9,7 @@ import {
   REQUEST_TIMEOUT_MS,
   SHORT_READ_ATTEMPTS_MAX,
 } from './fetch-limits.ts';
+import { MergedReads, type PlacedReadOptions } from './merged-reads.ts';
 import { type RemoteStore, TransientStoreError } from './remote-store.ts';
 import { Slots } from './slots.ts';
 import type { ReadOptions, ResourceKind } from './store.ts';
@@ -18,7 +19,7 @@ export interface RetryingStoreOptions {
   readonly fetchTimeoutMs?: number;
   /** One attempt at CONFIG or a range, milliseconds. States and listings can be long: for them the store watches for stalls. */
   readonly requestTimeoutMs?: number;
-  /** Attempts under way at once. A read that waits before its next attempt holds no place. */
+  /** Attempts under way at once; ranges side by side that wait are one. A read that waits before its next attempt holds no place. */
   readonly fetchConcurrency?: number;
   /** Makes the first attempt at once, without a place and unwatched: for stores that are near, where that costs more than it gives. */
   readonly isNear?: boolean;
@@ -51,6 +52,7 @@ export class RetryingStore implements RemoteStore {
   readonly #clock: Clock;
   readonly #random: () => number;
   readonly #slots: Slots;
+  readonly #mergedReads: MergedReads;
   readonly #stops = new Set<AbortController>();
   #isClosed = false;
 
@@ -64,6 +66,7 @@ export class RetryingStore implements RemoteStore {
     this.#clock = options.clock ?? systemClock;
     this.#random = options.random ?? Math.random;
     this.#slots = new Slots(options.fetchConcurrency ?? FETCH_CONCURRENCY_DEFAULT);
+    this.#mergedReads = new MergedReads(store, this.#slots);
   }
 
   readConfig({ signal }: ReadOptions = {}): Promise<Uint8Array> {
@@ -83,7 +86,8 @@ export class RetryingStore implements RemoteStore {
 
   readPackfile(id: string, offset: number, target: Uint8Array, { signal }: ReadOptions = {}): Promise<void> {
     const reading = { what: `packfile ${id}`, attemptTimeoutMs: this.#requestTimeoutMs, signal };
-    return this.#read(reading, (options) => this.#store.readPackfile(id, offset, target, options));
+    const nearby = (options: ReadOptions) => this.#store.readPackfile(id, offset, target, options);
+    return this.#read(reading, nearby, (options) => this.#mergedReads.read(id, offset, target, options));
   }
 
   readPackfileUpTo(id: string, offset: number, target: Uint8Array, { signal }: ReadOptions = {}): Promise<number> {
@@ -98,7 +102,12 @@ export class RetryingStore implements RemoteStore {
     await this.#store.close();
   }
 
-  async #read<T>(reading: Reading, attempt: (options: ReadOptions) => Promise<T>): Promise<T> {
+  /** `placed`: `attempt` in a place. */
+  async #read<T>(
+    reading: Reading,
+    attempt: (options: ReadOptions) => Promise<T>,
+    placed = (options: PlacedReadOptions) => this.#inPlace(attempt, options),
+  ): Promise<T> {
     if (this.#isClosed) throw new StoreUnavailableError(`${reading.what}: ${this.location} has been closed`);
     if (this.#isNear) {
       try {
@@ -118,7 +127,7 @@ export class RetryingStore implements RemoteStore {
       for (let attempts = 1; ; attempts++) {
         const remainingMs = () => startedAtMs + this.#budgetMs - this.#clock.now();
         try {
-          return await this.#attempt(reading, remainingMs(), stop.signal, attempt);
+          return await this.#attempt(reading, remainingMs(), stop.signal, placed);
         } catch (error) {
           stop.signal.throwIfAborted();
           await this.#pauseOrGiveUp(error, { reading, attempts, remainingMs: remainingMs(), stop: stop.signal });
@@ -130,12 +139,22 @@ export class RetryingStore implements RemoteStore {
     }
   }
 
-  /** One attempt, in a place of its own, cut off after its time or at the end of the budget. */
+  async #inPlace<T>(attempt: (options: ReadOptions) => Promise<T>, options: PlacedReadOptions): Promise<T> {
+    await this.#slots.acquire(options.signal);
+    options.onPlace();
+    try {
+      return await attempt({ signal: options.signal });
+    } finally {
+      this.#slots.release();
+    }
+  }
+
+  /** One attempt, in a place, cut off after its time or at the end of the budget. */
   async #attempt<T>(
     { what, attemptTimeoutMs }: Reading,
     remainingMs: number,
     stop: AbortSignal,
-    attempt: (options: ReadOptions) => Promise<T>,
+    placed: (options: PlacedReadOptions) => Promise<T>,
   ): Promise<T> {
     const cut = new AbortController();
     const cutToo = () => cut.abort(stop.reason);
@@ -144,19 +163,15 @@ export class RetryingStore implements RemoteStore {
     const cutAfter = (ms: number, why: string) =>
       this.#clock.after(ms, () => cut.abort(new TransientStoreError(`${what} at ${this.location}: ${why} ${ms} ms`)));
     let cancel = cutAfter(remainingMs, 'no place among the requests for');
-    try {
-      await this.#slots.acquire(cut.signal);
+    const onPlace = () => {
       cancel();
-      cancel = () => undefined;
       // A listing or state may take longer than the budget as long as it moves; what it may not is begin again.
       if (attemptTimeoutMs !== undefined) {
         cancel = cutAfter(Math.min(attemptTimeoutMs, remainingMs), 'not answered in full within');
       }
-      try {
-        return await attempt({ signal: cut.signal });
-      } finally {
-        this.#slots.release();
-      }
+    };
+    try {
+      return await placed({ signal: cut.signal, onPlace });
     } finally {
       cancel();
       stop.removeEventListener('abort', cutToo);

@@ -7,13 +7,17 @@ export class Slots {
     this.#free = count;
   }
 
+  /** Takes a place if one is free now; give it back with `release`. */
+  tryAcquire(): boolean {
+    if (this.#free === 0) return false;
+    this.#free--;
+    return true;
+  }
+
   /** Resolves when there is a place; give it back with `release`. Rejects with the signal's reason, holding none. */
   async acquire(signal: AbortSignal): Promise<void> {
     signal.throwIfAborted();
-    if (this.#free > 0) {
-      this.#free--;
-      return;
-    }
+    if (this.tryAcquire()) return;
     await new Promise<void>((resolve, reject) => {
       const admit = () => {
         signal.removeEventListener('abort', leave);
