@@ -21,10 +21,10 @@ test('skips are counted by what they need', () => {
   expect(lines).toEqual(['2 skipped: needs fio', '1 skipped: needs root, loop']);
 });
 
-test('only plakar excuses a skip, and only alone', () => {
-  const plakarAlone = skippedFor('plakar');
+test('only plakar and the tun device excuse a skip, and nothing beside them', () => {
+  const excused = [skippedFor('plakar'), skippedFor('tun')];
   const others = [skippedFor('fio'), skippedFor('plakar', 'root'), { fullName: 'no reason', note: undefined }];
-  expect(summariseSkips([plakarAlone, ...others]).unexcused).toEqual(others.map(({ fullName }) => fullName));
+  expect(summariseSkips([...excused, ...others]).unexcused).toEqual(others.map(({ fullName }) => fullName));
 });
 
 test('a skip without a named need is reported with its note, or as unexplained', () => {
