@@ -11,6 +11,7 @@ import {
   listSessions,
   removeSession,
   type Session,
+  type SessionRecord,
   sessionsDirectory,
   startOf,
   writeRecord,
@@ -22,6 +23,8 @@ export interface AttachRequest {
   readonly mountPoint: string;
   readonly readOnly: boolean;
   readonly method: AttachMethod | undefined;
+  /** When it is aborted, attaching stops and is undone. */
+  readonly ending: AbortSignal;
 }
 
 const here = (words: readonly string[]) => words;
@@ -36,7 +39,7 @@ export function attach(request: AttachRequest): Promise<Session> {
 }
 
 async function attachLocked(request: AttachRequest): Promise<Session> {
-  const { readOnly, method } = request;
+  const { readOnly, method, ending } = request;
   const address = await withToken(request.address);
   const mountPoint = await realMountPoint(request.mountPoint);
   const sessions = (await listSessions()).filter(({ record, isAlive }) => record.kind === 'attach' && isAlive);
@@ -50,8 +53,20 @@ async function attachLocked(request: AttachRequest): Promise<Session> {
       `${address.uri} is attached for writing at ${writer.record.mountPoint}; two mounts would destroy the filesystem. Detach it first, or attach NAME@base with --read-only.`,
     );
   }
+  ending.throwIfAborted();
   const directory = await createSession();
+  // Until the disk is there the session is this process's: killed, it leaves a record by which all is found.
+  const planned: SessionRecord = {
+    kind: 'attach',
+    pid: process.pid,
+    pidStart: startOf(process.pid) ?? 0,
+    export: request.address.name,
+    uri: address.uri,
+    readOnly,
+    mountPoint,
+  };
   try {
+    await writeRecord(directory, planned);
     const disk = await mountDisk({
       address,
       mountPoint,
@@ -60,24 +75,23 @@ async function attachLocked(request: AttachRequest): Promise<Session> {
       method,
       inside: here,
       detached: true,
+      ending,
+      onDevice: (device) => writeRecord(directory, { ...planned, method: 'nbd', device }),
     });
     const pid = disk.pid ?? 0;
     const record = {
-      kind: 'attach' as const,
+      ...planned,
       pid,
       pidStart: startOf(pid) ?? 0,
-      export: request.address.name,
       snapshot: await snapshotOf(disk.device),
-      uri: address.uri,
-      readOnly,
       method: disk.method,
       device: disk.device,
-      mountPoint,
     };
+    ending.throwIfAborted();
     await writeRecord(directory, record);
     return { directory, record, isAlive: true };
   } catch (error) {
-    await removeSession(directory);
+    await takeDown(directory, planned);
     throw error;
   }
 }

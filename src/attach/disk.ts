@@ -36,6 +36,10 @@ export interface MountRequest {
   inside(words: readonly string[]): readonly string[];
   /** The helper programs go on when this process ends. */
   readonly detached: boolean;
+  /** When it is aborted, attaching stops and is undone. */
+  readonly ending?: AbortSignal;
+  /** Called with the device before it is connected, where that outlives this process. */
+  onDevice?(device: string): Promise<void>;
 }
 
 export interface MountedDisk {
@@ -76,6 +80,7 @@ export async function mountDisk(request: MountRequest): Promise<MountedDisk> {
 async function mountKernelNbd(request: MountRequest): Promise<MountedDisk> {
   const { address, mountPoint, readOnly, inside } = request;
   const device = findFreeNbd();
+  await request.onDevice?.(device);
   const where = 'path' in address.at ? ['-unix', address.at.path] : [address.at.host, String(address.at.port)];
   // Without netlink the connection is the program's: it ends with it.
   const words = ['nbd-client', ...where, device, '-N', address.name, '-nonetlink', ...(readOnly ? ['-R'] : [])];
@@ -94,14 +99,14 @@ async function mountKernelNbd(request: MountRequest): Promise<MountedDisk> {
 }
 
 async function mountNbdfuse(request: MountRequest, method: 'loop' | 'fuse'): Promise<MountedDisk> {
-  const { address, mountPoint, workDirectory, readOnly, inside, detached } = request;
+  const { address, mountPoint, workDirectory, readOnly, inside, detached, ending } = request;
   const directory = join(workDirectory, 'disk');
   await mkdir(directory, { recursive: true, mode: 0o700 });
   const pidFile = join(workDirectory, 'nbdfuse.pid');
   const words = ['nbdfuse', '--pidfile', pidFile, ...(readOnly ? ['-r'] : []), directory, address.uri];
   const child = startHelper(inside(words), detached);
   try {
-    await appears(pidFile, child);
+    await appears(pidFile, child, ending);
     const file = join(directory, 'nbd');
     if (method === 'fuse') {
       const options = readOnly ? 'ro,fakeroot' : 'rw,fakeroot';
@@ -132,7 +137,9 @@ interface Helper {
 
 /** A program that runs as long as the disk is there. */
 function startHelper([command, ...given]: readonly string[], detached: boolean): Helper {
-  const child = spawn(command!, given, { stdio: ['ignore', 'ignore', detached ? 'ignore' : 'pipe'], detached });
+  const stdio = ['ignore', 'ignore', detached ? 'ignore' : 'pipe'] as const;
+  // Ctrl-C is for this process, which takes the disk down in order.
+  const child = spawn(command!, given, { stdio: [...stdio], detached: true });
   let stderr = '';
   child.stderr?.on('data', (bytes: Buffer) => {
     stderr = complaint(stderr + bytes.toString());
@@ -144,9 +151,10 @@ function startHelper([command, ...given]: readonly string[], detached: boolean):
   return { process: child, said: () => stderr };
 }
 
-async function appears(path: string, helper: Helper): Promise<void> {
+async function appears(path: string, helper: Helper, ending: AbortSignal | undefined): Promise<void> {
   const until = Date.now() + APPEAR_MS_MAX;
   while (Date.now() < until) {
+    ending?.throwIfAborted();
     const isThere = await access(path).then(
       () => true,
       () => false,

@@ -58,6 +58,8 @@ export interface RunOptions {
   /** Given to its standard input; otherwise that is empty. */
   readonly input?: string;
   readonly environment?: NodeJS.ProcessEnv;
+  /** Ends it early. */
+  readonly ending?: AbortSignal;
 }
 
 /** Runs a program to its end, whatever its exit status. Rejects with UserError if it cannot be started. */
@@ -66,7 +68,12 @@ export function finish(words: readonly string[], options: RunOptions = {}): Prom
   const child = spawn(command!, given, {
     stdio: ['pipe', 'pipe', 'pipe'],
     env: options.environment ?? process.env,
+    // Ctrl-C is for this process, which ends in order what it started.
+    detached: true,
   });
+  const end = () => void child.kill();
+  options.ending?.addEventListener('abort', end);
+  child.once('close', () => options.ending?.removeEventListener('abort', end));
   const stdout: Buffer[] = [];
   const stderr: Buffer[] = [];
   child.stdout.on('data', (bytes: Buffer) => stdout.push(bytes));

@@ -20,12 +20,16 @@ const HIDDEN = ['/tmp', '/var/tmp', '/run', '/dev/shm', '/var/lib/postgresql', '
 /** Options of a mount that say whether it is writable; everything else stays as it is. */
 const WRITABLE = ['rw', 'ro'];
 
+/** Where programs and their libraries lie: what is mounted there, or above, stays. */
+const SYSTEM = ['/usr', '/opt', '/nix', '/etc', '/bin', '/sbin', '/lib', '/lib64'];
+
 /**
- * $1: what stays writable; then the mounts to make read-only, each with its options; `--`; then the directories to
- * hide. Mounts that cannot be changed are the kernel's own (such as /proc's parts).
+ * $1: what stays writable; then the mounts to give back; `--`; the mounts to make read-only, each with its options;
+ * `--`; then the directories to hide. Mounts that cannot be changed are the kernel's own (such as /proc's parts).
  */
 const SCRIPT = `
 exec 3<"$1"; keep=$1; shift
+while [ "$1" != -- ]; do umount --lazy "$1"; shift; done; shift
 while [ "$1" != -- ]; do mount -o "remount,bind,$2" "$1" 2>/dev/null; shift 2; done; shift
 for hidden; do [ -d "$hidden" ] && mount -t tmpfs -o mode=1777 tmpfs "$hidden"; done
 set -e
@@ -64,9 +68,11 @@ export class Sandbox {
     const isRoot = process.getuid?.() === 0;
     const own = isRoot ? [] : ['--user', '--map-root-user'];
     const words = [...own, '--net', '--mount', '--pid', '--ipc', '--fork', '--kill-child', '--mount-proc'];
-    const script = ['sh', '-c', SCRIPT, 'sh', directory, ...readOnlyMounts(isRoot).flat(), '--', ...HIDDEN];
-    const holder = spawn('unshare', [...words, '--propagation', 'private', ...script], {
+    const { readOnly, others } = hostMounts({ isRoot, directory });
+    const script = ['sh', '-c', SCRIPT, 'sh', directory, ...others, '--', ...readOnly.flat(), '--', ...HIDDEN];
+    const holder = spawn('unshare', [...words, '--propagation', 'slave', ...script], {
       stdio: ['pipe', 'pipe', 'pipe'],
+      detached: true,
     });
     await ready(holder);
     const enter = [
@@ -97,20 +103,56 @@ export class Sandbox {
   }
 }
 
+interface HostMounts {
+  /** With the options that make it read-only and leave the rest. */
+  readonly readOnly: readonly (readonly [path: string, options: string])[];
+  /** Disks of their own, the newest first: a sandbox that kept them would keep them from being detached. */
+  readonly others: readonly string[];
+}
+
 /**
- * Every mount of this process, with the options that make it read-only and leave the rest. Not /proc where it takes no
- * rights to become oneself again: that is written there. Source: proc(5), mountinfo.
+ * Every mount of this process. /proc stays as it is where it takes no rights to become oneself again: that is written
+ * there. Source: proc(5), mountinfo.
  */
-function readOnlyMounts(isRoot: boolean): [path: string, options: string][] {
-  return readFileSync('/proc/self/mountinfo', 'utf8')
-    .split('\n')
-    .filter((line) => line !== '')
-    .map((line): [string, string] => {
-      const [, , , , path, options] = line.split(' ');
-      const kept = options!.split(',').filter((option) => !WRITABLE.includes(option) && !option.startsWith('idmapped'));
-      return [unescapeOctal(path!), ['ro', ...kept].join(',')];
-    })
-    .filter(([path]) => isRoot || path !== '/proc');
+function hostMounts({ isRoot, directory }: { isRoot: boolean; directory: string }): HostMounts {
+  const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n').flatMap(parseMount);
+  const needed = [directory, ...SYSTEM];
+  const isOther = ({ path, source, type }: HostMount) =>
+    isRoot && isDisk(source, type) && !needed.some((place) => isWithin(place, path) || isWithin(path, place));
+  return {
+    others: mounts
+      .filter(isOther)
+      .map(({ path }) => path)
+      .reverse(),
+    readOnly: mounts
+      .filter((mount) => !isOther(mount) && (isRoot || mount.path !== '/proc'))
+      .map(({ path, options }) => {
+        const kept = options.filter((option) => !WRITABLE.includes(option) && !option.startsWith('idmapped'));
+        return [path, ['ro', ...kept].join(',')] as const;
+      }),
+  };
+}
+
+interface HostMount {
+  readonly path: string;
+  readonly options: readonly string[];
+  readonly type: string;
+  readonly source: string;
+}
+
+function parseMount(line: string): HostMount[] {
+  if (line === '') return [];
+  const [, , , , path, options] = line.split(' ');
+  const [type, source] = line.slice(line.indexOf(' - ') + 3).split(' ');
+  return [{ path: unescapeOctal(path!), options: options!.split(','), type: type!, source: source! }];
+}
+
+function isDisk(source: string, type: string): boolean {
+  return /^\/dev\/(loop|nbd)\d/.test(source) || source === 'nbdfuse' || /^fuse\.(nbdfuse|ext[234])$/.test(type);
+}
+
+function isWithin(path: string, directory: string): boolean {
+  return path === directory || path.startsWith(directory === '/' ? '/' : `${directory}/`);
 }
 
 /** `\040` for a space, and the like. */

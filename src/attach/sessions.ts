@@ -24,6 +24,8 @@ export interface SessionRecord {
   readonly method?: AttachMethod | undefined;
   readonly device?: string | undefined;
   readonly mountPoint?: string | undefined;
+  /** Directory of its memory groups. */
+  readonly memoryGroups?: string | undefined;
   /** The container that its PostgreSQL runs in. */
   readonly container?: string | undefined;
   /** Where clients of its PostgreSQL connect. */
@@ -40,8 +42,9 @@ export interface Session {
 
 const RECORD = 'session.json';
 
-/** A directory gets its record at once; one without it for so long is left over, milliseconds. */
-const UNRECORDED_MS_MAX = 60_000;
+/** A session's directory: its maker's process, when that started, both to base 36, and a random number. */
+const NAME = /^([0-9a-z]+)-([0-9a-z]+)-[0-9a-f]{4}$/;
+const NAME_RADIX = 36;
 
 /** KLOSET_NBD_RUN_DIR, else /run/kloset-nbd for root, one of the user's own for others. */
 export function sessionsDirectory(environment: NodeJS.ProcessEnv = process.env): string {
@@ -61,7 +64,8 @@ export async function createSession(base = sessionsDirectory()): Promise<string>
     throw new UserError(`${base} belongs to somebody else, or others may write to it: remove it.`);
   }
   // Short: the path of a Unix socket below it has 107 bytes at most.
-  const directory = join(base, randomBytes(4).toString('hex'));
+  const maker = [process.pid, startOf(process.pid) ?? 0].map((number) => number.toString(NAME_RADIX));
+  const directory = join(base, [...maker, randomBytes(2).toString('hex')].join('-'));
   await mkdir(directory, { mode: 0o711 });
   await chmod(directory, 0o711);
   return directory;
@@ -91,18 +95,20 @@ async function readSession(directory: string): Promise<Session | undefined> {
   return { directory, record, isAlive: startOf(record.pid) === record.pidStart };
 }
 
-/** Directories below `base` that no living process keeps: killed ones', and those that never got a record. */
+/** Directories below `base` that no living process keeps: killed ones', and those whose maker never gave them a record. */
 export async function listLeftOvers(
   base = sessionsDirectory(),
 ): Promise<{ directory: string; record?: SessionRecord }[]> {
   const names = await readdir(base).catch(() => []);
   const found: { directory: string; record?: SessionRecord }[] = [];
   for (const name of names) {
+    const [, pid, start] = NAME.exec(name) ?? [];
+    if (pid === undefined) continue;
     const directory = join(base, name);
     const session = await readSession(directory);
     if (session === undefined) {
-      const { mtimeMs } = await lstat(directory);
-      if (Date.now() - mtimeMs > UNRECORDED_MS_MAX) found.push({ directory });
+      const lives = startOf(Number.parseInt(pid, NAME_RADIX)) === Number.parseInt(start!, NAME_RADIX);
+      if (!lives) found.push({ directory });
     } else if (!session.isAlive) {
       found.push({ directory, record: session.record });
     }

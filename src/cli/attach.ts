@@ -4,6 +4,7 @@ import { attach } from '../attach/attachment.ts';
 import { type AttachMethod, attachMethods } from '../attach/disk.ts';
 import { findLeavingSymlinks } from '../attach/leaving-symlinks.ts';
 import type { GlobalArguments } from './arguments.ts';
+import { EndSignals } from './end-signals.ts';
 
 interface AttachArguments extends GlobalArguments {
   readonly export: string;
@@ -39,7 +40,9 @@ function options(yargs: Argv<object>) {
 async function attachExport(given: AttachArguments): Promise<void> {
   const { readOnly, attachBy: method, mountPoint } = given;
   const address = parseExportAddress(given.export);
-  const { record } = await attach({ address, mountPoint, readOnly, method });
+  const signals = new EndSignals();
+  const { ending } = signals;
+  const { record } = await signals.during(() => attach({ address, mountPoint, readOnly, method, ending }));
   process.stdout.write(`attached ${record.uri} as ${record.device} at ${record.mountPoint} (${record.method})\n`);
   const leaving = await findLeavingSymlinks(record.mountPoint!);
   if (leaving.length === 0) return;

@@ -6,7 +6,6 @@ import { formatBytes } from '../core/units.ts';
 import { createLog } from '../observability/log.ts';
 import { type DrillCheck, drill } from '../postgres/drill.ts';
 import type { PgSession } from '../postgres/pg-session.ts';
-import { EndSignals } from './end-signals.ts';
 import { toJunit } from './junit.ts';
 import { type PgStartArguments, pgStartOptions, startPg } from './pg-start.ts';
 
@@ -49,10 +48,9 @@ async function runDrill(given: DrillArguments): Promise<void> {
   const started = performance.now();
   const log = createLog(given.logLevel);
   const sql = given.sql === undefined ? undefined : await readSql(given.sql);
-  const signals = new EndSignals();
   const closers = new Closers();
   try {
-    const { session, store } = await startPg(given, { log, closers, signals }).catch(couldNotRun);
+    const { session, store, signals } = await startPg(given, { log, closers }).catch(couldNotRun);
     const onCheck = (check: DrillCheck) => {
       if (!given.json) process.stdout.write(describe(check));
     };

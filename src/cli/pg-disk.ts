@@ -6,7 +6,6 @@ import { LocalClones } from '../clones/local-clones.ts';
 import type { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
 import type { ExportCatalog } from '../core/export-catalog.ts';
-import { OVERLAY_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
 import { toHex } from '../core/mac.ts';
 import { partOf } from '../exports/composition.ts';
@@ -23,10 +22,12 @@ interface DiskSurroundings {
   readonly store: OpenStore;
   readonly log: Log;
   readonly closers: Closers;
+  /** What is written is kept in memory up to so much, bytes; then in a file. */
+  readonly overlayBytesMax: number;
 }
 
 /** Rejects with UserError for a selector that means no snapshot. */
-export function throwAwayDisk(text: string, { store, log, closers }: DiskSurroundings): PgDisk {
+export function throwAwayDisk(text: string, { store, log, closers, overlayBytesMax }: DiskSurroundings): PgDisk {
   const selector = parseSelector(text);
   const header = selectSnapshot(store.snapshots, selector);
   return {
@@ -39,7 +40,7 @@ export function throwAwayDisk(text: string, { store, log, closers }: DiskSurroun
     exportName: '',
     async open(owner): Promise<ExportCatalog> {
       const overlays = new MemoryOverlays({
-        memoryBytesMax: OVERLAY_MEMORY_BYTES_DEFAULT,
+        memoryBytesMax: overlayBytesMax,
         tempDir: undefined,
         encryptSpill: store.repository.isEncrypted,
         space: { onFull: 'fail' },

@@ -1,9 +1,14 @@
 /** From the command line to a PostgreSQL that runs on a snapshot: what `pg` and `drill` share. */
 import type { Argv } from 'yargs';
 import { type AttachMethod, attachMethods } from '../attach/disk.ts';
+import { MemoryGroups } from '../attach/memory-groups.ts';
 import type { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
-import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
+import {
+  CACHE_MEMORY_BYTES_DEFAULT,
+  INFLIGHT_MEMORY_BYTES_DEFAULT,
+  OVERLAY_MEMORY_BYTES_DEFAULT,
+} from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
 import { OpenStore } from '../exports/open-store.ts';
 import { defuseDatabases } from '../postgres/databases.ts';
@@ -13,7 +18,7 @@ import { InstalledServer, type PostgresServer } from '../postgres/postgres-serve
 import { choosePrograms } from '../postgres/server-programs.ts';
 import type { GlobalArguments } from './arguments.ts';
 import { clonesDirectory } from './clones-options.ts';
-import type { EndSignals } from './end-signals.ts';
+import { EndSignals } from './end-signals.ts';
 import { cloneDisk, throwAwayDisk } from './pg-disk.ts';
 import { chooseStore } from './store.ts';
 
@@ -94,20 +99,59 @@ export function pgStartOptions<T>(yargs: Argv<T>) {
     });
 }
 
-/** What goes up is taken down by `closers`, also after a failure. Rejects with UserError. */
+/** A PostgreSQL on a snapshot, the store it is of, and the signals that end it. */
+export interface StartedPg {
+  readonly session: PgSession;
+  readonly store: OpenStore;
+  readonly signals: EndSignals;
+  /** Where what uses the database belongs, too. */
+  readonly memory: MemoryGroups | undefined;
+}
+
+/**
+ * What goes up is taken down by `closers`, also after a failure. Signals that come meanwhile stop it; before the store is
+ * open, when nothing is up, they end the process as usual. Rejects with UserError.
+ */
 export async function startPg(
   given: PgStartArguments,
-  { log, closers, signals }: { log: Log; closers: Closers; signals: EndSignals },
-): Promise<{ readonly session: PgSession; readonly store: OpenStore }> {
+  { log, closers }: { log: Log; closers: Closers },
+): Promise<StartedPg> {
   const tablespaces = new Map(given.tablespace.map(tablespaceOption));
   const port = portOption(given.port);
+  const memory = await MemoryGroups.enter(`kloset-nbd-${process.pid}`);
+  if (memory !== undefined) closers.add(() => memory.leave());
   const store = await OpenStore.open({
     ...chooseStore(given, log),
-    cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
-    inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
+    cacheBytesMax: atMost(CACHE_MEMORY_BYTES_DEFAULT, memory),
+    inflightBytesMax: atMost(INFLIGHT_MEMORY_BYTES_DEFAULT, memory),
   });
   closers.add(() => store.close());
-  const surroundings = { store, log, closers };
+  const signals = new EndSignals();
+  return signals.during(() => startOn(store, { given, tablespaces, port, log, closers, signals, memory }));
+}
+
+/** The part of a small memory group that one of the server's uses of memory may have: the program itself needs half. */
+const MEMORY_PART = 8;
+
+function atMost(bytes: number, memory: MemoryGroups | undefined): number {
+  return memory === undefined ? bytes : Math.min(bytes, Math.floor(memory.serverBytesMax / MEMORY_PART));
+}
+
+async function startOn(
+  store: OpenStore,
+  parts: {
+    readonly given: PgStartArguments;
+    readonly tablespaces: ReadonlyMap<string, string>;
+    readonly port: number;
+    readonly log: Log;
+    readonly closers: Closers;
+    readonly signals: EndSignals;
+    readonly memory: MemoryGroups | undefined;
+  },
+): Promise<StartedPg> {
+  const { given, tablespaces, port, log, closers, signals, memory } = parts;
+  const overlayBytesMax = atMost(OVERLAY_MEMORY_BYTES_DEFAULT, memory);
+  const surroundings = { store, log, closers, overlayBytesMax };
   const disk =
     given.clone === undefined
       ? throwAwayDisk(given.snapshot ?? 'latest', surroundings)
@@ -120,9 +164,9 @@ export async function startPg(
   const onBug = (bug: unknown) => signals.bug(bug);
   const chooseServer = (major: number) => chooseServerFor(major, given);
   const how = { chooseServer, force, method, keepSettings, unsafeNetwork, withoutTablespaces, tablespaces, port };
-  const session = await openPgSession({ store, disk, log, onBug, ...how }, closers);
+  const session = await openPgSession({ store, disk, log, onBug, ending: signals.ending, memory, ...how }, closers);
   for (const warning of await defuseDatabases(session)) log.warn({}, warning);
-  return { session, store };
+  return { session, store, signals, memory };
 }
 
 async function chooseServerFor(

@@ -1,6 +1,8 @@
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { constants } from 'node:os';
 import type { Argv, CommandModule } from 'yargs';
+import { findProgram } from '../attach/program.ts';
 import { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
 import { createLog } from '../observability/log.ts';
@@ -8,7 +10,7 @@ import type { PgSession } from '../postgres/pg-session.ts';
 import { createReader } from '../postgres/reader-role.ts';
 import { timerOption } from './arguments.ts';
 import { clonesOption } from './clones-options.ts';
-import { EndSignals } from './end-signals.ts';
+import type { EndSignals } from './end-signals.ts';
 import { type PgStartArguments, pgStartOptions, startPg } from './pg-start.ts';
 
 interface PgArguments extends PgStartArguments {
@@ -55,13 +57,17 @@ async function pg(given: PgArguments): Promise<void> {
   if (given.json && command.length > 0)
     throw new UserError('--json prints to standard output, which belongs to COMMAND.');
   const idleMs = given.idle === undefined ? undefined : timerOption('idle', given.idle);
-  const signals = new EndSignals();
   const closers = new Closers();
   try {
-    const { session } = await startPg(given, { log, closers, signals });
+    const { session, signals, memory } = await startPg(given, { log, closers });
     const user = given.readOnlyRole ? await createReader(session) : session.facts.superuser;
     if (command.length > 0) {
-      process.exitCode = await runCommand(command, session, user, signals);
+      process.exitCode = await runCommand(
+        memory?.database(withEnd(command)) ?? withEnd(command),
+        session,
+        user,
+        signals,
+      );
     } else {
       process.stdout.write(given.json ? `${JSON.stringify(toJson(session, user))}\n` : describe(session, user));
       await Promise.race([signals.asked, session.ended, idle(session, idleMs)]);
@@ -98,6 +104,14 @@ async function runCommand(
     child.on('error', (cause) => reject(new UserError(`${name} cannot be started: ${cause.message}`, { cause })));
     child.on('close', (status, signal) => resolve(status ?? 128 + constants.signals[signal!]));
   });
+}
+
+/** The words that run it so that it ends when this process is killed, where there is a program for that. */
+function withEnd([name, ...words]: readonly string[]): readonly string[] {
+  const path = name!.includes('/') ? name : findProgram(name!);
+  const setpriv = findProgram('setpriv');
+  if (path === undefined || setpriv === undefined || !existsSync(path)) return [name!, ...words];
+  return [setpriv, '--pdeathsig', 'TERM', '--', path, ...words];
 }
 
 /** How many times within its length an idle time is looked at. */

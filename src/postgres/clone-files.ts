@@ -25,6 +25,8 @@ const SET_ASIDE = [
 const SET_ASIDE_SCRIPT = `
 set -e
 data=$1; aside=$2; shift 2
+# A link of the snapshot's would lead out of the clone.
+[ ! -L "$aside" ] || { echo "$aside is a symlink" >&2; exit 1; }
 mkdir -p "$aside"
 for name; do
   [ -e "$data/$name" ] || [ -L "$data/$name" ] || continue

@@ -12,6 +12,8 @@ export interface ClusterOptions {
   readonly configurationFile: string;
   /** All that the server says goes there. */
   readonly logFile: string;
+  /** When it is aborted, recovery and start stop. */
+  readonly ending: AbortSignal;
 }
 
 /** What single-user mode tells of a cluster, after recovery. */
@@ -87,6 +89,7 @@ export async function recoverAndDefuse(options: ClusterOptions, dropSettings: bo
   const { status, stdout, stderr } = await finish(options.server.command('postgres', words, options.place), {
     input: `${script.join('\n')}\n`,
     environment: options.server.environment,
+    ending: options.ending,
   });
   if (status !== 0) throw serverError('PostgreSQL cannot recover the backup', stderr);
   const rows = stdout.split('\n').flatMap((line) => {
@@ -117,7 +120,8 @@ export class Cluster {
 
   /** Resolves when the server takes connections. Rejects with UserError quoting it. */
   static async start(options: ClusterOptions): Promise<Cluster> {
-    const { server, place } = options;
+    const { server, place, ending } = options;
+    ending.throwIfAborted();
     const [command, ...given] = server.command('postgres', whereItIs(options), place, true);
     const child = spawn(command!, given, {
       stdio: ['ignore', 'ignore', 'pipe'],
@@ -131,6 +135,8 @@ export class Cluster {
       child.once('close', () => resolve());
       child.once('error', () => resolve());
     });
+    const endServer = () => void child.kill('SIGQUIT');
+    ending.addEventListener('abort', endServer);
     let said = '';
     await new Promise<void>((resolve, reject) => {
       createInterface({ input: child.stderr! }).on('line', (line) => {
@@ -139,6 +145,7 @@ export class Cluster {
       });
       void ended.then(() => reject(serverError('PostgreSQL did not start', said)));
     });
+    ending.removeEventListener('abort', endServer);
     return new Cluster(options, child, ended);
   }
 
@@ -162,9 +169,13 @@ function whereItIs({ server, place, configurationFile }: ClusterOptions): string
 }
 
 const FATAL = /\b(?:FATAL|PANIC|ERROR):\s+(.*)/;
+/** What explains the line before it. */
+const EXPLAINS = /\b(?:DETAIL|HINT):\s+(.*)/;
 
 function serverError(what: string, said: string): UserError {
-  const fatal = said.split('\n').findLast((line) => FATAL.test(line));
-  const why = fatal === undefined ? complaint(said) : FATAL.exec(fatal)![1]!;
+  const lines = said.split('\n');
+  const at = lines.findLastIndex((line) => FATAL.test(line));
+  const explained = lines.slice(at + 1).flatMap((line) => EXPLAINS.exec(line)?.[1] ?? []);
+  const why = at === -1 ? complaint(said) : [FATAL.exec(lines[at]!)![1]!, ...explained].join('; ');
   return new UserError(`${what}: ${why || 'it said nothing'}`, { exitCode: exitCodes.failure });
 }

@@ -95,8 +95,10 @@ export function containedConfiguration(options: {
   readonly locales: ReadonlySet<string>;
   /** Take over all of the backup's settings but those that name its places. */
   readonly keepSettings: boolean;
+  /** Bytes for shared_buffers at most, in a small memory group. */
+  readonly sharedBytesMax?: number | undefined;
 }): ContainedConfiguration {
-  const { backup, control, major, place, locales, keepSettings } = options;
+  const { backup, control, major, place, locales, keepSettings, sharedBytesMax } = options;
   if (keepSettings) return keptConfiguration(backup, place);
   const settings = new Map<string, string>();
   for (const name of TAKEN) copy(name, backup, settings);
@@ -109,9 +111,16 @@ export function containedConfiguration(options: {
     if (value !== undefined && memoryBytes(name, value) <= bytesMax) settings.set(name, value);
     else if (value !== undefined) settings.set(name, `${bytesMax / 2 ** 20}MB`);
   }
+  if (sharedBytesMax !== undefined) capShared(settings, sharedBytesMax);
   for (const [name, value] of control.recoverySettings) settings.set(name, value);
   for (const [name, value] of Object.entries(own(major, place))) settings.set(name, value);
   return { settings, differences: compare(backup, settings) };
+}
+
+function capShared(settings: Map<string, string>, bytesMax: number): void {
+  const name = 'shared_buffers';
+  const bytes = memoryBytes(name, settings.get(name) ?? `${MEMORY_BYTES_MAX[name]! / 2 ** 20}MB`);
+  if (bytes > bytesMax) settings.set(name, `${Math.ceil(bytesMax / 2 ** 20)}MB`);
 }
 
 /** `--keep-settings`: the backup's own, but for where it listens and what its files are called. */

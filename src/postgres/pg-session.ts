@@ -2,6 +2,7 @@
 import { chmod, chown, mkdir, writeFile } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import { type AttachMethod, type ExportAddress, mountDisk, unmountDisk } from '../attach/disk.ts';
+import type { MemoryGroups } from '../attach/memory-groups.ts';
 import { type Finished, finish } from '../attach/program.ts';
 import { Sandbox } from '../attach/sandbox.ts';
 import { createSession, removeSession, type SessionRecord, startOf, writeRecord } from '../attach/sessions.ts';
@@ -56,6 +57,9 @@ export interface PgOptions {
   readonly unsafeNetwork: boolean;
   readonly tablespaces: ReadonlyMap<string, string>;
   readonly withoutTablespaces: boolean;
+  readonly memory: MemoryGroups | undefined;
+  /** When it is aborted, starting stops as soon as it can. */
+  readonly ending: AbortSignal;
   onBug(bug: unknown): void;
 }
 
@@ -82,7 +86,7 @@ export interface PgSession {
 
 /** What goes up is taken down by `closers`, also after a failure: the caller closes them. Rejects with UserError. */
 export async function openPgSession(options: PgOptions, closers: Closers): Promise<PgSession> {
-  const { store, disk, log } = options;
+  const { store, disk, log, ending } = options;
   const { header } = disk;
   const directory = await createSession();
   closers.add(() => removeSession(directory));
@@ -95,6 +99,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
     uri: '',
     snapshot: header.id,
     readOnly: false,
+    memoryGroups: options.memory?.directory,
   };
   await writeRecord(directory, found);
 
@@ -122,15 +127,21 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   );
 
   const user = await serverUser(source.tree, disk, examination);
+  ending.throwIfAborted();
   const sandbox = server.isContained ? undefined : await startSandbox(options, directory, closers);
+  // Whatever is being waited for in it ends with it.
+  const endSandbox = () => void sandbox?.close();
+  ending.addEventListener('abort', endSandbox);
+  ending.throwIfAborted();
   const inside = (words: readonly string[]) => (sandbox === undefined ? words : sandbox.inside(words));
   const owner = sandbox?.userIsRoot === true ? { uid: 0, gid: 0 } : user;
   const address = await serve(options, { directory, owner }, closers);
   const mountPoint = join(directory, 'mnt');
   await mkdir(mountPoint, { mode: 0o711 });
-  const request = { address, mountPoint, workDirectory: directory, readOnly: false, inside, detached: false };
+  const request = { address, mountPoint, workDirectory: directory, readOnly: false, inside, detached: false, ending };
   const mounted = await mountDisk({ ...request, method: options.method });
   closers.add(() => unmountDisk(mounted, { workDirectory: directory, inside }));
+  ending.throwIfAborted();
   const { method, device } = mounted;
   log.info({ method, device }, `Attached by ${describeMethod(method)} as ${device}`);
 
@@ -143,9 +154,11 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   if (setAside.length > 0) log.info({ setAside }, `Set aside in the clone: ${setAside.join(', ')}`);
   const host = await ownedDirectory(join(directory, 'pg'), user);
   const configurationFile = await writeConfiguration(options, { examination, host, user, snapshotId: header.id });
-  const place = { directory, snapshotRoot, dataDirectory, user: { ...user, by: howToBecome(sandbox) }, inside };
+  const insideDatabase = (words: readonly string[]) => options.memory?.database(inside(words)) ?? inside(words);
+  const become = { ...user, by: howToBecome(sandbox) };
+  const place = { directory, snapshotRoot, dataDirectory, user: become, inside: insideDatabase };
   const logFile = join(directory, 'postgresql.log');
-  const clusterOptions = { server, place, configurationFile, logFile };
+  const clusterOptions = { server, place, configurationFile, logFile, ending };
   const facts = await recoverAndDefuse(clusterOptions, !options.keepSettings);
   for (const { role, database, setting } of facts.droppedRoleSettings) {
     const whose = [role && `role ${role}`, database && `database ${database}`].filter((text) => text).join(', ');
@@ -153,6 +166,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   }
   const cluster = await Cluster.start(clusterOptions);
   closers.add(() => cluster.stop());
+  ending.removeEventListener('abort', endSandbox);
   await writeRecord(directory, { ...record, uri: address.uri, method, device, mountPoint, host, port: options.port });
   const sql = new SqlClient(server, { host, port: options.port, user: facts.superuser });
   return {
@@ -242,6 +256,9 @@ async function ownedDirectory(path: string, { uid, gid }: User): Promise<string>
   return path;
 }
 
+/** The part of a memory group that PostgreSQL's shared buffers may have. */
+const SHARED_PART = 4;
+
 async function writeConfiguration(
   options: PgOptions,
   parts: { examination: Examination; host: string; user: User; snapshotId: string },
@@ -263,6 +280,7 @@ async function writeConfiguration(
       isThrowAway: options.disk.clone === undefined,
     },
     locales: await examination.server.locales(),
+    sharedBytesMax: options.memory && options.memory.databaseBytesMax / SHARED_PART,
     keepSettings: options.keepSettings,
   });
   logDifferences(contained.differences, options.log);

@@ -1,16 +1,46 @@
 /** `kloset-nbd attach`, `detach` and `status` against a running server. */
-import { readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { exportUri, mustRun, startServer } from '../support/cli.ts';
 import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
 import { mountNeeds } from '../support/mount.ts';
 import { sessionsIn } from '../support/pg-session.ts';
+import { postgresNeeds } from '../support/postgres.ts';
 import { requires } from '../support/requires.ts';
 import { storeOfFolder } from '../support/store-of-folder.ts';
 
 const cleanup = cleanupAfterEach();
 const need = requires(...mountNeeds);
+const needPostgres = requires(...mountNeeds, ...postgresNeeds, 'unshare', 'setpriv');
+
+describe.skipIf(needPostgres.missing)(needPostgres.title('attach beside pg'), () => {
+  test('is detached while a pg runs that was started later', async () => {
+    const server = await startServer(cleanup, ['--store', albumStore, 'latest']);
+    const sessions = sessionsIn(cleanup);
+    const folder = temporaryFolder(cleanup);
+    await sessions.run('attach', server.uris[0]!, folder);
+    const [{ device }] = JSON.parse((await sessions.run('status', '--json')).stdout);
+    await sessionsIn(cleanup).start('--store', albumStore);
+    expect(await sessions.run('detach', folder)).toMatchObject({ exitCode: 0, stdout: `detached ${folder}\n` });
+    expect(existsSync(`/sys/block/${device.slice('/dev/'.length)}/loop/backing_file`)).toBe(false);
+  });
+
+  test('one whose nbdfuse died is cleaned up, and what was mounted in its place stays', async () => {
+    const sessions = sessionsIn(cleanup);
+    const folder = temporaryFolder(cleanup);
+    const server = await startServer(cleanup, ['--store', albumStore, 'latest']);
+    await sessions.run('attach', server.uris[0]!, folder);
+    const [{ pid }] = JSON.parse((await sessions.run('status', '--json')).stdout);
+    process.kill(pid, 'SIGKILL');
+    await mustRun('umount', ['--lazy', folder]);
+    await mustRun('mount', ['-t', 'tmpfs', 'tmpfs', folder]);
+    cleanup.add(() => mustRun('umount', [folder]));
+    await expect.poll(async () => (await sessions.run('cleanup')).stdout).toMatch(/^removed /);
+    expect(sessions.leftOver()).toEqual([]);
+    await mustRun('findmnt', ['--mountpoint', folder]);
+  });
+});
 
 describe.skipIf(need.missing)(need.title('attach'), () => {
   test('mounts, keeps what is written, and detaches as often as one likes', async () => {

@@ -112,6 +112,40 @@ describe.skipIf(need.missing)(need.title('pg on a backup that is not as it shoul
     expect(await sessions.run('pg', '--store', half, ...without)).toMatchObject({ exitCode: 0, stdout: '1\n' });
   });
 
+  test('links in place of directories stop the start, relative ones too', async () => {
+    const cluster = await makeCluster(cleanup);
+    const live = temporaryFolder(cleanup);
+    renameSync(join(cluster.data, 'base'), join(live, 'base'));
+    symlinkSync(join(live, 'base'), join(cluster.data, 'base'));
+    symlinkSync('../../../../../../../../../var/lib/postgresql', join(cluster.data, 'pg_tblspc/16999'));
+    symlinkSync('/etc/hostname', join(cluster.data, 'postgresql.auto.conf.new'));
+    const sessions = sessionsIn(cleanup);
+    const store = await storeOfFolder(cleanup, cluster.data);
+    const refused = await sessions.run('pg', '--store', store, '--without-tablespaces', ...quiet, '--', 'true');
+    expect(refused.exitCode).toBe(64);
+    expect(refused.stderr).toContain(`/base -> ${live}/base`);
+    expect(refused.stderr).toContain('/postgresql.auto.conf.new -> /etc/hostname');
+    expect(sessions.leftOver()).toEqual([]);
+  });
+
+  test('a locale that this machine lacks is named: of one database, and of all', async () => {
+    const cluster = await makeCluster(cleanup);
+    const lose = (name: string) => `update pg_database set datctype = 'xx_XX' where datname = '${name}'`;
+    await runSql(cleanup, cluster, ['create database other', lose('other')]);
+    const sessions = sessionsIn(cleanup);
+    const one = await storeOfFolder(cleanup, cluster.data);
+    const words = ['--log-level', 'warn', '--', psql(), '-At', '-d', 'postgres', '-c', 'select 1'];
+    const warned = await sessions.run('pg', '--store', one, ...words);
+    expect(warned).toMatchObject({ exitCode: 0, stdout: '1\n' });
+    expect(warned.stderr).toContain('xx_XX');
+    await runSql(cleanup, cluster, [lose('template1')]);
+    const refused = await sessions.run('pg', '--store', await storeOfFolder(cleanup, cluster.data), ...words);
+    expect(refused.exitCode).toBe(1);
+    expect(refused.stderr).toMatch(
+      /^kloset-nbd: PostgreSQL cannot recover the backup: .*xx_XX.*install the missing locale.*\n$/m,
+    );
+  });
+
   test('a copy of a running server needs --force, and starts with it', async () => {
     const cluster = await makeCluster(cleanup);
     await runSql(cleanup, cluster, ['create table t as select 1 as a'], { stop: 'immediate' });
