@@ -18,6 +18,7 @@ import { PackfileCheck } from './packfile-check.ts';
 import { MissingResourceError, TransientStoreError } from './remote-store.ts';
 import { StateIndex, type StateIndexOptions } from './state-index.ts';
 import type { KlosetStore, ReadOptions } from './store.ts';
+import { StoredBuffers } from './stored-buffers.ts';
 
 /** A blob's identity: the pair, never the MAC alone (kloset-format 0.2). */
 export interface BlobId {
@@ -56,6 +57,7 @@ export class Repository {
   readonly #codec: Codec;
   readonly #states: StateIndex;
   readonly #counters: ReadCounters;
+  readonly #buffers = new StoredBuffers();
   readonly #packfiles: PackfileCheck;
 
   private constructor(parts: {
@@ -182,7 +184,7 @@ export class Repository {
   }
 
   /**
-   * Fetches a blob's stored bytes and hands them to `decode`, which checks them. What is damaged is fetched once more
+   * Fetches a blob's stored bytes and hands them to `decode`, which checks them and keeps no view of them. What is damaged is fetched once more
    * (the fault may lie on the way), then from the blob's other locations; when a packfile is missing the states are
    * listed again, as maintenance may have moved the blob. Rejects with the first location's error, naming type, MAC,
    * packfile and offset in its details, or with the signal's reason.
@@ -211,7 +213,12 @@ export class Repository {
   ): Promise<Uint8Array | undefined> {
     for (let attempt = 0; attempt < 2; attempt++) {
       try {
-        return await request.decode(await this.#readStored(location, request), location);
+        const stored = this.#takeFor(location, request);
+        await this.#readStored(location, stored, request);
+        const plain = await request.decode(stored, location);
+        // Not after a failure: a read that was given up may still write into it.
+        this.#buffers.give(stored);
+        return plain;
       } catch (error) {
         if (!(error instanceof CorruptStoreError || error instanceof StoreUnavailableError)) throw error;
         failed.first ??= located(error, id, location);
@@ -238,20 +245,21 @@ export class Repository {
     return this.#states.locate(id.type, id.mac);
   }
 
-  async #readStored(location: BlobLocation, { plainBytesMax, signal }: BlobRequest): Promise<Uint8Array> {
-    if (location.length > storedBytesMax(plainBytesMax)) {
-      throw new CorruptStoreError(`the index says it takes ${location.length} bytes, more than it can`);
+  /** Shared memory, so that a worker thread can decode it without a copy. */
+  #takeFor({ length }: BlobLocation, { plainBytesMax }: BlobRequest): Uint8Array<SharedArrayBuffer> {
+    if (length > storedBytesMax(plainBytesMax)) {
+      throw new CorruptStoreError(`the index says it takes ${length} bytes, more than it can`);
     }
+    return this.#buffers.take(length);
+  }
+
+  async #readStored(location: BlobLocation, stored: Uint8Array, { signal }: BlobRequest): Promise<void> {
     signal?.throwIfAborted();
-    // Shared memory, so that a worker thread can decode it without a copy.
-    const stored = new Uint8Array(new SharedArrayBuffer(location.length));
-    if (location.length > 0) {
-      const offset = envelopeHeader.sizeBytes + location.offset;
-      await this.#store.readPackfile(location.packfile, offset, stored, { signal });
-      this.#counters.storeRequests++;
-      this.#counters.storeBytes += location.length;
-    }
-    return stored;
+    if (location.length === 0) return;
+    const offset = envelopeHeader.sizeBytes + location.offset;
+    await this.#store.readPackfile(location.packfile, offset, stored, { signal });
+    this.#counters.storeRequests++;
+    this.#counters.storeBytes += location.length;
   }
 }
 
