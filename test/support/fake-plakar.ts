@@ -70,7 +70,7 @@ export class FakeChild {
       onTerminated = resolve;
     });
     this.gone = (async () => {
-      for (let line = await lines.next(); !line.done; line = await lines.next()) {
+      for (let line = await nextOf(lines); !line.done; line = await nextOf(lines)) {
         const message: { done?: true; terminated?: true } = JSON.parse(line.value);
         if (message.done) this.#pending.shift()?.();
         if (message.terminated) onTerminated();
@@ -115,6 +115,17 @@ export class FakeChild {
       this.#pending.push(resolve);
       this.#socket.write(`${JSON.stringify(message)}\n`);
     });
+  }
+}
+
+/** The next line; a socket that broke has come to its end, since a child that is killed may reset it. */
+async function nextOf(lines: AsyncIterator<string>): Promise<IteratorResult<string>> {
+  try {
+    return await lines.next();
+  } catch (error) {
+    if (['EPIPE', 'ECONNRESET'].includes((error as NodeJS.ErrnoException).code ?? ''))
+      return { done: true, value: undefined };
+    throw error;
   }
 }
 
@@ -169,7 +180,7 @@ export class FakePlakar {
     // A child that is killed resets the connection.
     socket.on('error', () => socket.destroy());
     const lines = createInterface({ input: socket })[Symbol.asyncIterator]();
-    const hello = await lines.next();
+    const hello = await nextOf(lines);
     if (hello.done) return;
     const child = new FakeChild(socket, lines, JSON.parse(hello.value));
     this.children.push(child);
