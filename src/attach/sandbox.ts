@@ -61,8 +61,8 @@ export class Sandbox {
   }
 
   /**
-   * `directory` is the one directory of the host that stays writable, seen by both sides. Rejects with UserError where the kernel, or the rights of the user, do not
-   * allow it.
+   * `directory` is the one directory of the host that stays writable, seen by both sides. Rejects with UserError where
+   * the kernel, or the rights of the user, do not allow it.
    */
   static async start({ directory }: { readonly directory: string }): Promise<Sandbox> {
     const isRoot = process.getuid?.() === 0;
@@ -148,7 +148,9 @@ function parseMount(line: string): HostMount[] {
 }
 
 function isDisk(source: string, type: string): boolean {
-  return /^\/dev\/(loop|nbd)\d/.test(source) || source === 'nbdfuse' || /^fuse\.(nbdfuse|ext[234])$/.test(type);
+  // nbdfuse gives no name of its own to what it mounts.
+  const isFuseFile = type === 'fuse' && source === '/dev/fuse';
+  return /^\/dev\/(loop|nbd)\d/.test(source) || isFuseFile || type === 'fuse.ext4';
 }
 
 function isWithin(path: string, directory: string): boolean {
