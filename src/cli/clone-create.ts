@@ -6,17 +6,15 @@ import { CloneRegistry } from '../clones/clone-registry.ts';
 import { RemoteClones } from '../clones/remote-clones.ts';
 import { newReadCounters } from '../core/counters.ts';
 import { UserError } from '../core/errors.ts';
-import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import { toHex } from '../core/mac.ts';
 import { nodeFileSystem } from '../device/file-system.ts';
 import { type Part, type PlacedSelector, partsOf } from '../exports/composition.ts';
-import { OpenStore } from '../exports/open-store.ts';
 import { Repository } from '../kloset/repository.ts';
 import { parseSelector } from '../kloset/selector.ts';
 import { listSnapshots } from '../kloset/snapshot.ts';
 import { type ClonesArguments, clonesDirectory, commandLog, ttlOption } from './clones-options.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
-import { chooseStore } from './store.ts';
+import { chooseStore, openChosen } from './store.ts';
 
 interface CreateArguments extends ClonesArguments, LayoutArguments {
   readonly name: string;
@@ -102,8 +100,7 @@ async function findPart(
       await store.close();
     }
   }
-  const memory = { cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT, inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT };
-  const opened = await OpenStore.open({ store, ...chosen, ...memory });
+  const opened = await openChosen({ store, ...chosen });
   try {
     const [part] = partsOf(opened.snapshots, [placed], into);
     await (await opened.openSource(part!.header, part!.path)).close();

@@ -8,13 +8,12 @@ import { LocalClones } from '../clones/local-clones.ts';
 import { RemoteClones } from '../clones/remote-clones.ts';
 import { Closers } from '../core/closers.ts';
 import { assert, UserError } from '../core/errors.ts';
-import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
 import type { OverlaySettings } from '../exports/directory-overlays.ts';
-import { OpenStore } from '../exports/open-store.ts';
+import type { OpenStore } from '../exports/open-store.ts';
 import { createLog } from '../observability/log.ts';
 import { durationOption, type GlobalArguments } from './arguments.ts';
-import { chooseStore } from './store.ts';
+import { chooseStore, openChosen } from './store.ts';
 
 export interface ClonesArguments extends GlobalArguments {
   readonly clones: string | undefined;
@@ -124,11 +123,7 @@ async function whenFree(directory: string, open: () => Promise<CloneService>): P
 }
 
 function openStore(given: ClonesArguments, log: Log): Promise<OpenStore> {
-  return OpenStore.open({
-    ...chooseStore(given, log),
-    cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
-    inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
-  });
+  return openChosen(chooseStore(given, log));
 }
 
 /** Commands write nothing to clones: they need no more than the keys. */

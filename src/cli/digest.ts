@@ -1,13 +1,11 @@
 import type { Argv, CommandModule } from 'yargs';
-import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import { parsePlacedSelector, partsOf } from '../exports/composition.ts';
 import { type DeviceDigest, digestDevice, LEAF_BYTES } from '../exports/device-digest.ts';
-import { OpenStore } from '../exports/open-store.ts';
 import { openSnapshotImage } from '../exports/snapshot-image.ts';
 import { LAYOUT_VERSION } from '../ext4/parameters.ts';
 import type { GlobalArguments } from './arguments.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
-import { chooseStore } from './store.ts';
+import { chooseStore, openChosen } from './store.ts';
 
 interface DigestArguments extends GlobalArguments, LayoutArguments {
   readonly snapshots: readonly string[];
@@ -49,13 +47,9 @@ async function digest(given: DigestArguments): Promise<void> {
   const selectors = given.snapshots.map(parsePlacedSelector);
   const into = intoOption(given.into);
   const layout = await layoutRequest(given);
-  const { progress, ...chosen } = chooseStore(given);
-  const store = await OpenStore.open({
-    ...chosen,
-    progress,
-    cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
-    inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
-  });
+  const chosen = chooseStore(given);
+  const { progress } = chosen;
+  const store = await openChosen(chosen);
   try {
     const parts = partsOf(store.snapshots, selectors, into, store.damaged);
     const opened = await openSnapshotImage({ store, parts, layout, layoutVersion: given.layoutVersion });

@@ -6,12 +6,10 @@ import { findProgram, finish } from '../attach/program.ts';
 import { Sandbox } from '../attach/sandbox.ts';
 import { createSession, removeSession } from '../attach/sessions.ts';
 import { exitCodes, KlosetNbdError } from '../core/errors.ts';
-import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
-import { OpenStore } from '../exports/open-store.ts';
 import { FETCH_TIMEOUT_MS_DEFAULT } from '../kloset/fetch-limits.ts';
 import { installedPrograms } from '../postgres/server-programs.ts';
 import type { GlobalArguments } from './arguments.ts';
-import { chooseStore } from './store.ts';
+import { chooseStore, openChosen } from './store.ts';
 
 interface DoctorArguments extends GlobalArguments {
   readonly json: boolean;
@@ -165,11 +163,7 @@ async function clientTimeout(): Promise<Finding> {
 
 async function store(given: DoctorArguments): Promise<Finding> {
   try {
-    const opened = await OpenStore.open({
-      ...chooseStore(given),
-      cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
-      inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
-    });
+    const opened = await openChosen(chooseStore(given));
     const text = `${opened.repository.location}, ${opened.snapshots.length} snapshots`;
     await opened.close();
     return finding('store', true, { ok: text, missing: '' });

@@ -3,12 +3,10 @@ import { isCloneName } from '../clones/clone-record.ts';
 import type { CloneService } from '../clones/clone-service.ts';
 import { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
-import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import type { ProgressStage } from '../core/progress.ts';
 import { formatBytes, MiB } from '../core/units.ts';
 import { ReadOnlyDevice } from '../device/read-only-device.ts';
 import { parsePlacedSelector, partsOf } from '../exports/composition.ts';
-import { OpenStore } from '../exports/open-store.ts';
 import { openSnapshotImage } from '../exports/snapshot-image.ts';
 import { StatusDevice } from '../exports/status-device.ts';
 import { LAYOUT_VERSION } from '../ext4/parameters.ts';
@@ -20,7 +18,7 @@ import { type ClonesArguments, clonesOption, commandLog, tellConnected, withClon
 import { EndSignals } from './end-signals.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
 import { openProgress } from './progress.ts';
-import { chooseStore } from './store.ts';
+import { chooseStore, openChosen } from './store.ts';
 
 interface ExportArguments extends ClonesArguments, LayoutArguments {
   readonly what: string;
@@ -100,11 +98,7 @@ async function exportSnapshot(given: ExportArguments): Promise<void> {
   const layout = await layoutRequest(given);
   const closers = new Closers();
   try {
-    const store = await OpenStore.open({
-      ...chooseStore(given, commandLog(given)),
-      cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
-      inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
-    });
+    const store = await openChosen(chooseStore(given, commandLog(given)));
     closers.add(() => store.close());
     const parts = partsOf(store.snapshots, [placed], into);
     const opened = await openSnapshotImage({ store, parts, layout, layoutVersion: LAYOUT_VERSION });

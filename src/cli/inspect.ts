@@ -1,17 +1,15 @@
 import type { Argv, CommandModule } from 'yargs';
-import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import type { Oddity } from '../core/oddities.ts';
 import { entryPathBytes, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import { formatBytes } from '../core/units.ts';
 import { type Part, partOf } from '../exports/composition.ts';
-import { OpenStore } from '../exports/open-store.ts';
 import { openSnapshotImage } from '../exports/snapshot-image.ts';
 import { formatTime, parseSelector, selectSnapshot } from '../kloset/selector.ts';
 import { toBytePath } from '../source/directory-lister.ts';
 import { findLeavingLinks, type LeavingLink } from '../source/tree-links.ts';
 import type { GlobalArguments } from './arguments.ts';
 import { named, printable } from './printable.ts';
-import { chooseStore } from './store.ts';
+import { chooseStore, openChosen } from './store.ts';
 
 interface InspectArguments extends GlobalArguments {
   readonly snapshot: string;
@@ -47,11 +45,7 @@ function options(yargs: Argv<object>) {
 
 async function inspect(given: InspectArguments): Promise<void> {
   const selector = parseSelector(given.snapshot);
-  const store = await OpenStore.open({
-    ...chooseStore(given),
-    cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
-    inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
-  });
+  const store = await openChosen(chooseStore(given));
   try {
     const part = partOf(
       selectSnapshot(store.snapshots, selector, store.damaged),

@@ -1,7 +1,9 @@
 import type { CacheChoice } from '../cache/cache-directory.ts';
 import { UserError } from '../core/errors.ts';
+import { CACHE_MEMORY_BYTES_DEFAULT, INFLIGHT_MEMORY_BYTES_DEFAULT } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
 import type { Progress } from '../core/progress.ts';
+import { OpenStore } from '../exports/open-store.ts';
 import { FETCH_CONCURRENCY_MAX } from '../kloset/fetch-limits.ts';
 import { resolveStore } from '../kloset/plakar-config.ts';
 import type { KeySource } from '../kloset/repository.ts';
@@ -30,7 +32,8 @@ export interface ChosenStore {
 
 /**
  * `--store` or `at`, else PLAKAR_REPOSITORY, else the default store of plakar's configuration, else `~/.plakar`; `@NAME`
- * is looked up in that configuration. `ownLog`: of a command that has one, which progress then goes to. Throws UserError for a name it has not, and for options that make no sense.
+ * is looked up in that configuration. `ownLog`: of a command that has one, which progress then goes to. Throws UserError
+ * for a name it has not, and for options that make no sense.
  */
 export function chooseStore(given: GlobalArguments, ownLog?: Log): ChosenStore {
   const log = ownLog ?? createLog(given.logLevel);
@@ -68,4 +71,13 @@ export function chooseStore(given: GlobalArguments, ownLog?: Log): ChosenStore {
 /** The passphrase of that store, looked for now. */
 export function passphraseOf({ store, keyfile }: Pick<GlobalArguments, 'store' | 'keyfile'>): Promise<Uint8Array> {
   return keySource({ keyfile, configured: resolveStore(store, process.env) }).passphrase();
+}
+
+/** Opens a store with the memory that commands take which have no options for it. */
+export function openChosen(chosen: ChosenStore): Promise<OpenStore> {
+  return OpenStore.open({
+    ...chosen,
+    cacheBytesMax: CACHE_MEMORY_BYTES_DEFAULT,
+    inflightBytesMax: INFLIGHT_MEMORY_BYTES_DEFAULT,
+  });
 }

@@ -29,6 +29,20 @@ export interface RequestHeader {
   length: number;
 }
 
+/** A header to decode into, and again into: what keeps a request builds on it. */
+export class DecodedRequest implements RequestHeader {
+  type = 0;
+  flags = 0;
+  cookieHigh = 0;
+  cookieLow = 0;
+  offset = 0;
+  offsetHigh = 0;
+  offsetLow = 0;
+  length = 0;
+  /** Payload bytes the account was charged. */
+  chargedBytes = 0;
+}
+
 /** What the session allows, worked out once. */
 export interface RequestRules {
   readonly sizeBytes: number;

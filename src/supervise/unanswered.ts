@@ -6,25 +6,14 @@
 import { assert } from '../core/errors.ts';
 import type { InFlightAccount } from '../nbd/in-flight.ts';
 import { nbdExtendedRequest } from '../nbd/protocol.ts';
-import type { RequestHeader } from '../nbd/request.ts';
+import { DecodedRequest } from '../nbd/request.ts';
 
-/** One request from its header to the end of its reply. Reused. */
-export class Slot implements RequestHeader {
+/** One request from its header to the end of its reply, with the client's own cookie. Reused. */
+export class Slot extends DecodedRequest {
   readonly index: number;
-  type = 0;
-  flags = 0;
-  /** The client's own cookie. */
-  cookieHigh = 0;
-  cookieLow = 0;
-  offset = 0;
-  offsetHigh = 0;
-  offsetLow = 0;
-  length = 0;
   /** Orders requests as they came. */
   order = 0;
   inUse = false;
-  /** Payload bytes the account was charged. */
-  chargedBytes = 0;
   /** False if its payload was too large to keep: then the worker refuses it, and its death costs the connection. */
   replayable = true;
   /** As it goes to the worker. */
@@ -35,6 +24,7 @@ export class Slot implements RequestHeader {
   readonly chunks: Buffer[] = [];
 
   constructor(index: number) {
+    super();
     this.index = index;
   }
 }
