@@ -21,14 +21,29 @@ export interface FileRef {
   readonly chunks: readonly ChunkRef[];
 }
 
+/** Whom a chunk is fetched for. A client waits for `read`; all others are guesses, which must never delay one. */
+export type FetchPurpose = 'read' | 'read-ahead' | 'prefetch' | 'profile' | 'warm-up';
+
+export interface ChunkOptions extends StopOptions {
+  /** Default: `read`. */
+  readonly purpose?: FetchPurpose;
+}
+
 /** Plain bytes of chunks, already decrypted, decompressed and checked against their MAC. */
 export interface ChunkStore {
   /**
    * The chunk's plain bytes, exactly `lengthBytes` long. Shared with the cache and other callers: read, never write.
    * Rejects with CorruptStoreError or StoreUnavailableError.
    */
-  get(chunk: ChunkRef, options?: StopOptions): Promise<Uint8Array>;
+  get(chunk: ChunkRef, options?: ChunkOptions): Promise<Uint8Array>;
   /** The same if it is in memory; undefined if `get` is to be asked. */
   getNow?(chunk: ChunkRef): Uint8Array | undefined;
+  /**
+   * Fills `target` with the chunk's bytes from `offset` (inside the chunk): where a part of a chunk is at hand, nobody
+   * makes the rest. Rejects as `get`.
+   */
+  readInto?(chunk: ChunkRef, offset: number, target: Uint8Array, options?: ChunkOptions): Promise<void>;
+  /** Sees to it that a later read of the chunk needs no fetch; true if it had to be fetched. Rejects as `get`. */
+  prefetch?(chunk: ChunkRef, options: ChunkOptions): Promise<boolean>;
   close(): Promise<void>;
 }
