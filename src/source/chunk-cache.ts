@@ -1,5 +1,6 @@
 import { LRUCache } from 'lru-cache';
 import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
+import { CorruptStoreError } from '../core/errors.ts';
 import { toHex } from '../core/mac.ts';
 import { orStopped, type StopOptions, StoppedError } from '../core/stop.ts';
 
@@ -55,6 +56,14 @@ export class ChunkCache implements ChunkStore {
     } finally {
       if (--fetch.waiting === 0) this.#abandon(key, fetch);
     }
+  }
+
+  async readInto(chunk: ChunkRef, offset: number, target: Uint8Array, options: StopOptions = {}): Promise<void> {
+    const plain = await this.get(chunk, options);
+    if (plain.byteLength !== chunk.lengthBytes) {
+      throw new CorruptStoreError(`it has ${plain.byteLength} bytes instead of ${chunk.lengthBytes}`);
+    }
+    target.set(plain.subarray(offset, offset + target.byteLength));
   }
 
   getNow(chunk: ChunkRef): Uint8Array | undefined {

@@ -73,8 +73,7 @@ export class FileReader {
       if (ref.chunks[i]!.lengthBytes > 0) pieces.push(ref.chunks[i]!);
     }
     await mapConcurrently(pieces, CHUNKS_PER_READ_IN_FLIGHT_MAX, async (chunk) => {
-      const plain = await getChecked(this.#chunks, chunk, options);
-      copyPart({ plain, start: table.starts[chunk.indexInFile]! }, { offset, target });
+      await readPart(this.#chunks, chunk, partOf({ chunk, table }, { offset, target }), options);
     });
   }
 
@@ -90,7 +89,7 @@ export class FileReader {
       if (chunk.lengthBytes === 0) continue;
       const plain = this.#chunks.getNow(chunk);
       if (plain?.byteLength !== chunk.lengthBytes) return false;
-      copyPart({ plain, start: table.starts[i]! }, { offset, target });
+      copyPart(plain, partOf({ chunk, table }, { offset, target }));
     }
     return true;
   }
@@ -137,13 +136,35 @@ async function getChecked(chunks: ChunkStore, chunk: ChunkRef, options?: StopOpt
   }
 }
 
-/** Copies what a chunk that begins at byte `start` of its file has of the range that `target` stands for. */
-function copyPart(
-  { plain, start }: { readonly plain: Uint8Array; readonly start: number },
+/** Bytes of a chunk: from `offset` in it, as many as `target` takes. */
+interface ChunkPart {
+  readonly offset: number;
+  readonly target: Uint8Array;
+}
+
+/** Fills a part from the chunk, of which no more is made than it takes. */
+async function readPart(chunks: ChunkStore, chunk: ChunkRef, part: ChunkPart, options: StopOptions): Promise<void> {
+  if (chunks.readInto === undefined) return copyPart(await getChecked(chunks, chunk, options), part);
+  try {
+    await chunks.readInto(chunk, part.offset, part.target, options);
+  } catch (error) {
+    throw nameChunk(error, chunk);
+  }
+}
+
+function copyPart(plain: Uint8Array, { offset, target }: ChunkPart): void {
+  target.set(plain.subarray(offset, offset + target.byteLength));
+}
+
+/** What a chunk has of the range of its file that begins at `offset` and is as long as `target`. */
+function partOf(
+  { chunk, table }: { readonly chunk: ChunkRef; readonly table: ChunkTable },
   { offset, target }: { readonly offset: number; readonly target: Uint8Array },
-): void {
+): ChunkPart {
+  const start = table.starts[chunk.indexInFile]!;
   const from = Math.max(offset, start);
-  target.set(plain.subarray(from - start, offset + target.byteLength - start), from - offset);
+  const to = Math.min(offset + target.byteLength, start + chunk.lengthBytes);
+  return { offset: from - start, target: target.subarray(from - offset, to - offset) };
 }
 
 /** Index of the chunk that holds byte `offset`: the last that begins at or before it. */
