@@ -7,7 +7,7 @@ import { AllowList, isLoopback } from '../nbd/addresses.ts';
 import { type ListenAddress, type Listening, openConnection } from '../nbd/listener.ts';
 import type { NbdServer } from '../nbd/server.ts';
 import { TlsCredentials, type TlsTerms } from '../nbd/tls-credentials.ts';
-import { listenOption } from './arguments.ts';
+import { listenOption, metricsOption } from './arguments.ts';
 import type { ListenArguments } from './listen-options.ts';
 import { takeInheritedSockets } from './socket-activation.ts';
 
@@ -36,6 +36,7 @@ export async function chooseAccess(given: ListenArguments, log: Log): Promise<Ac
   const { addresses, connection } = chooseSockets(given, log);
   const tls = await chooseTls(given, log);
   const access = { addresses, connection, tls, allowed, insecure: given.insecure };
+  if (given.metrics !== undefined) metricsOption(given.metrics);
   for (const [index, address] of addresses.entries()) {
     // Known before the store is opened, and a passphrase asked for.
     if ('host' in address && (await isExposed(address.host))) refuseExposure(access, `--listen ${given.listen[index]}`);

@@ -106,10 +106,24 @@ export function listenOption(text: string): ListenAddress {
     const path = text.slice('unix:'.length);
     return { path };
   }
-  const match = /^tcp:\/\/(\[[0-9a-fA-F:.]+\]|[^:/]+):(\d{1,5})\/?$/.exec(text);
-  const port = Number(match?.[2]);
-  if (match === null || port > 65535) {
+  const address = hostAndPort(/^tcp:\/\/(.+?)\/?$/.exec(text)?.[1] ?? '');
+  if (address === undefined) {
     throw new UserError(`--listen ${text}: write tcp://127.0.0.1:10809 or unix:/run/kloset-nbd.sock.`);
   }
-  return { host: match[1]!.replace(/^\[|\]$/g, ''), port };
+  return address;
+}
+
+/** `--metrics`: `HOST:PORT`, or `PORT` of this machine alone. Throws UserError. */
+export function metricsOption(text: string): { host: string; port: number } {
+  const address = hostAndPort(/^\d+$/.test(text) ? `127.0.0.1:${text}` : text);
+  if (address === undefined) throw new UserError(`--metrics ${text}: write an address such as 127.0.0.1:9809.`);
+  return address;
+}
+
+/** `HOST:PORT` or `[IPv6]:PORT`; undefined for anything else. */
+function hostAndPort(text: string): { host: string; port: number } | undefined {
+  const [, host, digits] = /^(\[[0-9a-fA-F:.]+\]|[^:/]+):(\d{1,5})$/.exec(text) ?? [];
+  const port = Number(digits);
+  if (host === undefined || port > 65535) return undefined;
+  return { host: host.replace(/^\[|\]$/g, ''), port };
 }

@@ -14,6 +14,7 @@ export interface ListenArguments {
   readonly minimumBlockSize: '1' | '512' | '4096';
   readonly idleTimeout: string;
   readonly supervise: boolean;
+  readonly metrics: string | undefined;
 }
 
 /** Adds the options to a command. */
@@ -44,7 +45,13 @@ export function listenOptions<T>(yargs: Argv<T>) {
       type: 'boolean',
       default: false,
     });
-  return tlsOptions(where)
+  const told = where.option('metrics', {
+    describe:
+      'Where to answer http requests for /metrics (Prometheus) and /healthz: HOST:PORT, port 0 for any free one',
+    type: 'string',
+    requiresArg: true,
+  });
+  return tlsOptions(told)
     .option('shared', {
       describe:
         'Let several clients write to one export at once. ext4 does not survive that: for cluster-aware clients only',

@@ -10,10 +10,12 @@ import { StoreWatch } from '../exports/store-watch.ts';
 import { REFRESH_MS_DEFAULT } from '../kloset/fetch-limits.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { createLog } from '../observability/log.ts';
+import { makeRegistry } from '../observability/metrics.ts';
+import { MetricsServer } from '../observability/metrics-server.ts';
 import { answerSupervisor, becomeWorker, passphraseFromSupervisor } from '../supervise/control.ts';
 import { supervise } from '../supervise/supervisor.ts';
 import { type Access, chooseAccess, openDoors, warnOfPlainDisks, workerAccess } from './access.ts';
-import { type GlobalArguments, sizeOption, timerOption } from './arguments.ts';
+import { type GlobalArguments, metricsOption, sizeOption, timerOption } from './arguments.ts';
 import { type ClonesArguments, clonesOption } from './clones-options.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
 import { type ListenArguments, listenOptions } from './listen-options.ts';
@@ -30,6 +32,7 @@ import { plakarContents } from './plakar-contents.ts';
 import { type ReadArguments, readOptions } from './read-options.ts';
 import { describeReport, makeReport } from './report.ts';
 import { openServedClones } from './served-clones.ts';
+import { type ServerParts, serverMetrics } from './server-metrics.ts';
 import { reportOnSignal, runUntilSignal } from './signals.ts';
 import { chooseStore, passphraseOf } from './store.ts';
 
@@ -91,9 +94,11 @@ async function serve(given: ServeArguments): Promise<void> {
     const nbd = server(signals.stop);
     closers.add(() => nbd.close());
     if (clones !== undefined) closers.add(await clones.serve(nbd, signals.stop));
+    const overlayBytes = () => exports.overlayBytes + (clones?.dirtyBytes ?? 0);
+    const metrics = await serveMetrics(given, { store, server: nbd, health, overlayBytes }, log);
+    if (metrics !== undefined) closers.add(() => metrics.close());
     report = () => {
-      const overlayBytes = exports.overlayBytes + (clones?.dirtyBytes ?? 0);
-      const values = makeReport({ store, overlayBytes, server: nbd, health });
+      const values = makeReport({ store, overlayBytes: overlayBytes(), server: nbd, health });
       log.info(values, describeReport(values));
     };
     const doors = await openDoors(access, nbd, log);
@@ -112,6 +117,19 @@ async function serve(given: ServeArguments): Promise<void> {
   } catch (error) {
     await closers.closeBecause(error);
   }
+}
+
+/** Rejects with UserError if the address of `--metrics` cannot be had. */
+async function serveMetrics(given: ServeArguments, parts: ServerParts, log: Log): Promise<MetricsServer | undefined> {
+  if (given.metrics === undefined) return undefined;
+  const health = () => parts.health.report();
+  const registry = makeRegistry(serverMetrics(parts));
+  const server = await MetricsServer.listen({ ...metricsOption(given.metrics), registry, health, log });
+  log.info(
+    { uri: server.uri, pid: process.pid },
+    `Metrics are at ${server.uri}metrics, health at ${server.uri}healthz.`,
+  );
+  return server;
 }
 
 /** `--supervise`: a process of its own serves, this one keeps it alive and its clients connected. */

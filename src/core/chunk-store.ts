@@ -1,3 +1,4 @@
+import type { FileCost } from './file-costs.ts';
 import type { StopOptions } from './stop.ts';
 
 /** One chunk of a file, and enough about where it was found to say so when it is damaged. */
@@ -19,6 +20,8 @@ export interface FileRef {
   readonly path: Uint8Array;
   /** All chunks of the file in order; `chunks[ref.indexInFile]` is the ref itself. */
   readonly chunks: readonly ChunkRef[];
+  /** Where to count what is fetched for it; undefined for metadata. */
+  readonly cost?: FileCost | undefined;
 }
 
 /** Whom a chunk is fetched for. A client waits for `read`; all others are guesses, which must never delay one. */

@@ -92,6 +92,11 @@ export class ByteBudget {
     return this.#inUse;
   }
 
+  /** How many wait for room. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
   /** Runs `work` holding `bytes` of the budget. Rejects with the signal's reason if that comes while it waits for them. */
   async with<T>(bytes: number, work: () => Promise<T>, { signal }: StopOptions = {}): Promise<T> {
     signal?.throwIfAborted();

@@ -9,8 +9,22 @@ export interface ReadCounters {
   /** File chunks fetched, and those among them fetched before. */
   chunksFetched: number;
   chunksFetchedTwice: number;
+  /** Of the above, what files' contents took: stored bytes that were decoded, and plain ones. */
+  contentStoreBytes: number;
+  contentDecodedBytes: number;
+  /** Whole blocks of disks that clients asked for at least once since the disk was opened, bytes. */
+  distinctBytesAsked: number;
 }
 
 export function newReadCounters(): ReadCounters {
-  return { storeBytes: 0, storeRequests: 0, decodedBytes: 0, chunksFetched: 0, chunksFetchedTwice: 0 };
+  return {
+    storeBytes: 0,
+    storeRequests: 0,
+    decodedBytes: 0,
+    chunksFetched: 0,
+    chunksFetchedTwice: 0,
+    contentStoreBytes: 0,
+    contentDecodedBytes: 0,
+    distinctBytesAsked: 0,
+  };
 }

@@ -10,7 +10,7 @@ import { MiB } from '../core/units.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
 import { type DamagedSnapshot, listSnapshots, type SnapshotHeader, type SnapshotListing } from '../kloset/snapshot.ts';
 import type { KlosetStore } from '../kloset/store.ts';
-import { ChunkCache } from '../source/chunk-cache.ts';
+import { ChunkCache, type ChunkCacheCounters } from '../source/chunk-cache.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
 import { KlosetSource } from '../source/kloset-source.ts';
 import type { WalkOptions } from '../source/snapshot-walk.ts';
@@ -45,6 +45,16 @@ export interface StoreOptions {
 /** Cache of decoded metadata, bytes. */
 const METADATA_CACHE_BYTES_MAX = 16 * MiB;
 
+/** What waits inside an opened store, and what its cache of contents has found. */
+export interface StoreFigures {
+  /** Bytes of chunks being fetched and decoded, and chunks that wait for room among them. */
+  readonly fetchBytes: number;
+  readonly fetchesWaiting: number;
+  /** Chunks that wait for a decoding thread. */
+  readonly decodesWaiting: number;
+  readonly contentCache: Readonly<ChunkCacheCounters>;
+}
+
 /** An opened store with everything that snapshots of it share: index, decoder, caches, counters. */
 export class OpenStore {
   readonly repository: Repository;
@@ -53,6 +63,8 @@ export class OpenStore {
   readonly #closers: Closers;
   readonly #metadataChunks: ChunkCache;
   readonly #contentChunks: ChunkCache;
+  readonly #budget: ByteBudget;
+  readonly #decoder: PooledDecoder;
   readonly #progress: Progress;
 
   private constructor(parts: {
@@ -62,6 +74,8 @@ export class OpenStore {
     closers: Closers;
     metadataChunks: ChunkCache;
     contentChunks: ChunkCache;
+    budget: ByteBudget;
+    decoder: PooledDecoder;
     progress: Progress;
   }) {
     this.repository = parts.repository;
@@ -70,6 +84,8 @@ export class OpenStore {
     this.#closers = parts.closers;
     this.#metadataChunks = parts.metadataChunks;
     this.#contentChunks = parts.contentChunks;
+    this.#budget = parts.budget;
+    this.#decoder = parts.decoder;
     this.#progress = parts.progress;
   }
 
@@ -101,7 +117,18 @@ export class OpenStore {
     closers.add(() => metadataChunks.close());
     const contentChunks = new ChunkCache(foreign ?? native, { bytesMax: options.cacheBytesMax });
     closers.add(() => contentChunks.close());
-    return new OpenStore({ repository, counters, listing, closers, metadataChunks, contentChunks, progress });
+    const caches = { metadataChunks, contentChunks };
+    return new OpenStore({ repository, counters, listing, closers, ...caches, budget, decoder, progress });
+  }
+
+  /** As of now. */
+  get figures(): StoreFigures {
+    return {
+      fetchBytes: this.#budget.bytesInUse,
+      fetchesWaiting: this.#budget.waiting,
+      decodesWaiting: this.#decoder.waiting,
+      contentCache: this.#contentChunks.counters,
+    };
   }
 
   /** Newest first, as of the last refresh. */

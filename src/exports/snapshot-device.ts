@@ -1,4 +1,5 @@
 import type { BlockDevice, ReadableDevice } from '../core/device.ts';
+import { DistinctBlocks } from '../core/distinct-blocks.ts';
 import { UnsupportedError, UserError } from '../core/errors.ts';
 import { WRITABLE_DEVICE_BYTES_MAX } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
@@ -84,12 +85,13 @@ export class SnapshotDevice {
       },
       `Snapshot ${label} is open: ${entries} entries on a disk of ${formatBytes(image.sizeBytes)}`,
     );
+    const asked = new DistinctBlocks(store.counters);
     const devices = {
       image,
       overlay,
       token,
-      writable: new StatusDevice(overlay, image, overlay),
-      pristine: new StatusDevice(new ReadOnlyDevice(image), image, undefined),
+      writable: new StatusDevice(overlay, image, overlay, asked),
+      pristine: new StatusDevice(new ReadOnlyDevice(image), image, undefined, asked),
     };
     return new SnapshotDevice(devices, async () => {
       try {

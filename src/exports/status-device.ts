@@ -1,3 +1,4 @@
+import type { DistinctBlocks } from '../core/distinct-blocks.ts';
 import type { DeviceExtent, ExportDevice } from '../core/export-device.ts';
 import type { StopOptions } from '../core/stop.ts';
 import type { ByteRange } from '../core/units.ts';
@@ -22,12 +23,17 @@ export class StatusDevice implements ExportDevice {
   readonly #device: Omit<ExportDevice, 'status' | 'cache'>;
   readonly #base: KnownZeroes;
   readonly #changes: Pick<Overlay, 'changedRanges'> | undefined;
+  readonly #asked: DistinctBlocks | undefined;
 
-  /** `changes`: what was written over `base`; undefined for a device that is the base itself. Borrows all three. */
+  /**
+   * `changes`: what was written over `base`; undefined for a device that is the base itself. `asked` is told which blocks
+   * are read. Borrows all.
+   */
   constructor(
     device: Omit<ExportDevice, 'status' | 'cache'>,
     base: KnownZeroes,
     changes: Pick<Overlay, 'changedRanges'> | undefined,
+    asked?: DistinctBlocks,
   ) {
     this.sizeBytes = device.sizeBytes;
     // Zeroes cost a record of a few bytes, however long the range.
@@ -35,14 +41,18 @@ export class StatusDevice implements ExportDevice {
     this.#device = device;
     this.#base = base;
     this.#changes = changes;
+    this.#asked = asked;
   }
 
   read(offset: number, target: Uint8Array, options?: StopOptions): Promise<void> {
+    this.#asked?.add(offset, target.length);
     return this.#device.read(offset, target, options);
   }
 
   readNow(offset: number, target: Uint8Array): boolean {
-    return this.#device.readNow?.(offset, target) ?? false;
+    if (this.#device.readNow?.(offset, target) !== true) return false;
+    this.#asked?.add(offset, target.length);
+    return true;
   }
 
   write(offset: number, source: Uint8Array, options: { fua: boolean }): Promise<void> {

@@ -1,3 +1,6 @@
+import { LatencyHistogram } from '../core/histogram.ts';
+import { commands } from './protocol.ts';
+
 /** What a server has done since it began; the command line reads and prints it. */
 export interface NbdCounters {
   /** Connections that are open, and that ever were accepted. */
@@ -7,13 +10,22 @@ export interface NbdCounters {
   connectionsRefused: number;
   /** Requests received, refused ones included. */
   requests: number;
-  /** Bytes of data in successful READs and WRITEs. */
+  /** Bytes of data in successful READs and WRITEs, and of the ranges of TRIMs and WRITE_ZEROES. */
   bytesRead: number;
   bytesWritten: number;
+  bytesTrimmed: number;
+  bytesZeroed: number;
   /** Requests refused for what they ask, and requests that failed. */
   requestsRefused: number;
   errors: number;
+  /** Both of these by the number that the client got. */
+  readonly byErrno: Map<number, number>;
+  /** From a request's header to its reply on the way out, by the number of the command: those answered, refused ones included. */
+  readonly latencies: readonly LatencyHistogram[];
 }
+
+/** A place for every command's number. */
+const COMMAND_COUNT = Math.max(...Object.values(commands)) + 1;
 
 export function zeroCounters(): NbdCounters {
   return {
@@ -23,7 +35,11 @@ export function zeroCounters(): NbdCounters {
     requests: 0,
     bytesRead: 0,
     bytesWritten: 0,
+    bytesTrimmed: 0,
+    bytesZeroed: 0,
     requestsRefused: 0,
     errors: 0,
+    byErrno: new Map(),
+    latencies: Array.from({ length: COMMAND_COUNT }, () => new LatencyHistogram()),
   };
 }

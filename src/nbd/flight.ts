@@ -11,6 +11,8 @@ export interface FlightOwner {
 export class Flight extends DecodedRequest {
   /** Where the reply is made, if it is one of a fixed form. */
   frame: Frame | undefined;
+  /** When its header was read, by performance.now(). */
+  startedMs = 0;
   readonly settled: () => void;
   readonly failed: (error: unknown) => void;
 

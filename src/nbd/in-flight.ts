@@ -36,6 +36,11 @@ export class InFlight {
     return this.#bytes;
   }
 
+  /** Connections whose next request waits for others to finish. */
+  get waiting(): number {
+    return this.#waiting.size;
+  }
+
   /** Whether somebody waits for others to finish. */
   get contended(): boolean {
     return this.#waiting.size > 0;

@@ -80,6 +80,12 @@ export class NbdServer {
     this.#stallCheck.unref();
   }
 
+  /** Requests without a reply that has left, the bytes they hold, and connections that wait for room. */
+  get inFlight(): Readonly<{ requests: number; bytes: number; waiting: number }> {
+    const { requests, bytes, waiting } = this.#inFlight;
+    return { requests, bytes, waiting };
+  }
+
   /**
    * Listens on one more address: `{ host, port }`, port 0 for a free one, `{ path }` of a Unix socket (mode 0600), or
    * `{ fd }` of a socket that listens already. Rejects with UserError, whose message says what to do.

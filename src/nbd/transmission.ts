@@ -198,6 +198,7 @@ export class Transmission {
       return;
     }
     const errno = errnoOf(error);
+    this.#countErrno(errno);
     const command = nameOf(commands, flight.type);
     // A kernel asks again for every page of what it could not read: damage is named once, and then only where all is logged.
     const level = this.#shared.named.isNew(error) ? 'error' : 'debug';
@@ -258,6 +259,7 @@ export class Transmission {
       return false;
     }
     this.#shared.counters.requests++;
+    flight.startedMs = performance.now();
     this.#payloadLeft = payload;
     this.#refusal = this.#drainingServer ? shutdownRefusal : validate(flight, this.#rules);
     this.#stage = 'room';
@@ -327,10 +329,12 @@ export class Transmission {
 
   #refuse(flight: Flight, refusal: RequestRefusal): void {
     this.#shared.counters.requestsRefused++;
+    this.#countErrno(refusal.errno);
     this.#reply(flight, encodeError(this.#session.style, flight, refusal));
   }
 
   #reply(flight: Flight, bytes: Buffer): void {
+    this.#shared.counters.latencies[flight.type]?.observeMs(performance.now() - flight.startedMs);
     if (!this.#lost) {
       this.#host.send(bytes, flight);
       return;
@@ -379,5 +383,12 @@ export class Transmission {
     const { counters } = this.#shared;
     if (type === commands.NBD_CMD_READ) counters.bytesRead += length;
     else if (type === commands.NBD_CMD_WRITE) counters.bytesWritten += length;
+    else if (type === commands.NBD_CMD_TRIM) counters.bytesTrimmed += length;
+    else if (type === commands.NBD_CMD_WRITE_ZEROES) counters.bytesZeroed += length;
+  }
+
+  #countErrno(errno: number): void {
+    const { byErrno } = this.#shared.counters;
+    byErrno.set(errno, (byErrno.get(errno) ?? 0) + 1);
   }
 }

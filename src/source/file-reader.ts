@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { ChunkRef, ChunkStore, FileRef } from '../core/chunk-store.ts';
 import { mapConcurrently } from '../core/concurrency.ts';
 import { CorruptStoreError } from '../core/errors.ts';
+import type { FileCost, FileCosts } from '../core/file-costs.ts';
 import { MAC_BYTES } from '../core/mac.ts';
 import { orStopped, type StopOptions } from '../core/stop.ts';
 import type { Repository } from '../kloset/repository.ts';
@@ -21,7 +22,7 @@ export interface ContentFile {
 
 interface OpenFile {
   readonly table: ChunkTable;
-  readonly ref: FileRef;
+  readonly ref: FileRef & { readonly cost: FileCost };
 }
 
 interface Opening {
@@ -39,6 +40,7 @@ export class FileReader {
   readonly #repository: Repository;
   readonly #chunks: ChunkStore;
   readonly #fileOf: (entry: number) => ContentFile;
+  readonly #costs: FileCosts;
   readonly #open: LRUCache<number, Opening>;
 
   constructor(parts: {
@@ -46,17 +48,32 @@ export class FileReader {
     repository: Repository;
     chunks: ChunkStore;
     fileOf: (entry: number) => ContentFile;
+    /** Where it is counted what each file costs. */
+    costs: FileCosts;
   }) {
     this.#snapshotId = parts.snapshotId;
     this.#repository = parts.repository;
     this.#chunks = parts.chunks;
     this.#fileOf = parts.fileOf;
+    this.#costs = parts.costs;
     this.#open = new LRUCache({ maxSize: CHUNK_TABLES_BYTES_MAX });
   }
 
   /** Fills `target` from `offset` of the file `entry`; rejects with CorruptStoreError where its chunks end too early. */
   async read(entry: number, offset: number, target: Uint8Array, options: StopOptions = {}): Promise<void> {
     if (target.byteLength === 0) return;
+    const cost = this.#costs.of(entry);
+    cost.requests++;
+    cost.bytes += target.byteLength;
+    const startedMs = performance.now();
+    try {
+      await this.#read(entry, offset, target, options);
+    } finally {
+      cost.waitMs += performance.now() - startedMs;
+    }
+  }
+
+  async #read(entry: number, offset: number, target: Uint8Array, options: StopOptions): Promise<void> {
     // What others will need as well is not stopped.
     const { table, ref } = await orStopped(this.#file(entry), options.signal);
     const end = offset + target.byteLength;
@@ -91,6 +108,9 @@ export class FileReader {
       if (plain?.byteLength !== chunk.lengthBytes) return false;
       copyPart(plain, partOf({ chunk, table }, { offset, target }));
     }
+    const { cost } = ref;
+    cost.requests++;
+    cost.bytes += target.byteLength;
     return true;
   }
 
@@ -106,7 +126,8 @@ export class FileReader {
     const { path, object } = this.#fileOf(entry);
     try {
       const table = await readChunkTable(this.#repository, object);
-      const file = { table, ref: makeFileRef(this.#snapshotId, path, table) };
+      const named = { snapshotId: this.#snapshotId, path, cost: this.#costs.of(entry) };
+      const file = { table, ref: makeFileRef(named, table) };
       const size = 256 + file.ref.chunks.length * (MAC_BYTES + 8 + CHUNK_REF_BYTES);
       // One that is larger than the whole cache has it to itself: read anew for every block it would stop everything.
       this.#open.set(
@@ -179,9 +200,9 @@ function chunkAt(starts: Float64Array, offset: number): number {
   return low;
 }
 
-function makeFileRef(snapshotId: string, path: Uint8Array, table: ChunkTable): FileRef {
+function makeFileRef<T extends Omit<FileRef, 'chunks'>>(named: T, table: ChunkTable): T & FileRef {
   const chunks: ChunkRef[] = [];
-  const file: FileRef = { snapshotId, path, chunks };
+  const file = { ...named, chunks };
   for (let i = 0; i + 1 < table.starts.length; i++) {
     chunks.push({
       mac: table.macs.subarray(i * MAC_BYTES, (i + 1) * MAC_BYTES),
@@ -206,7 +227,7 @@ export async function readWholeContent(
       throw new CorruptStoreError(`${sizeBytes} bytes of metadata, more than ${file.bytesMax}`);
     }
     const content = new Uint8Array(sizeBytes);
-    const { chunks } = makeFileRef(file.snapshotId, file.path, table);
+    const { chunks } = makeFileRef(file, table);
     for (const chunk of chunks) {
       if (chunk.lengthBytes > 0) content.set(await getChecked(parts.chunks, chunk), table.starts[chunk.indexInFile]);
     }

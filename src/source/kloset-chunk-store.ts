@@ -38,7 +38,9 @@ export class KlosetChunkStore implements ChunkStore {
 
   #fetch(chunk: ChunkRef, options: StopOptions): Promise<Uint8Array> {
     this.#counters.chunksFetched++;
-    if (!this.#fetched.add(chunk.mac)) this.#counters.chunksFetchedTwice++;
+    const isNew = this.#fetched.add(chunk.mac);
+    if (!isNew) this.#counters.chunksFetchedTwice++;
+    const startedMs = performance.now();
     return this.#repository.fetchBlob(
       { type: resourceTypes.chunk, mac: chunk.mac },
       {
@@ -47,10 +49,25 @@ export class KlosetChunkStore implements ChunkStore {
         decode: async (stored) => {
           const plain = await this.#decoder.decode(stored, { mac: chunk.mac, plainBytes: chunk.lengthBytes });
           this.#counters.decodedBytes += plain.byteLength;
+          this.#countContent(chunk, { storedBytes: stored.byteLength, isNew, ms: performance.now() - startedMs });
           return plain;
         },
       },
     );
+  }
+
+  #countContent(
+    { file: { cost }, lengthBytes }: ChunkRef,
+    { storedBytes, isNew, ms }: { storedBytes: number; isNew: boolean; ms: number },
+  ): void {
+    if (cost === undefined) return;
+    this.#counters.contentStoreBytes += storedBytes;
+    this.#counters.contentDecodedBytes += lengthBytes;
+    cost.chunks++;
+    cost.storeBytes += storedBytes;
+    cost.decodedBytes += lengthBytes;
+    if (isNew) cost.newBytes += lengthBytes;
+    cost.fetchMs += ms;
   }
 }
 

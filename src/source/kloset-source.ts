@@ -1,4 +1,5 @@
 import type { ChunkStore } from '../core/chunk-store.ts';
+import { FileCosts } from '../core/file-costs.ts';
 import { MAC_BYTES } from '../core/mac.ts';
 import type { Oddity } from '../core/oddities.ts';
 import { entryName, type SnapshotSource, type SnapshotTree } from '../core/snapshot-tree.ts';
@@ -27,6 +28,8 @@ export class KlosetSource implements SnapshotSource {
   readonly tree: SnapshotTree;
   /** What could not be taken over as recorded. */
   readonly oddities: readonly Oddity[];
+  /** What reading each file has cost, by entries of `tree`. */
+  readonly costs = new FileCosts();
   readonly #root: BytePath;
   readonly #objects: Uint8Array;
   readonly #files: FileReader;
@@ -42,6 +45,7 @@ export class KlosetSource implements SnapshotSource {
       snapshotId: parts.header.id,
       repository: parts.repository,
       chunks: parts.contentChunks,
+      costs: this.costs,
       fileOf: (entry) => ({
         path: fromBytePath(walked.contentPaths.get(entry) ?? this.#pathOf(entry)),
         object: this.#objects.subarray(entry * MAC_BYTES, (entry + 1) * MAC_BYTES),

@@ -50,6 +50,11 @@ export class PooledDecoder implements Decoder {
     return new PooledDecoder(codec, pool, inlineBytesMax);
   }
 
+  /** Values that wait for a thread. */
+  get waiting(): number {
+    return this.#pool.queueSize;
+  }
+
   async decode(stored: Uint8Array, { mac, plainBytes }: { mac: Uint8Array; plainBytes: number }): Promise<Uint8Array> {
     if (plainBytes <= this.#inlineBytesMax) {
       const target = new Uint8Array(plainBytes);

@@ -1,7 +1,9 @@
 /** From a file's offset to its bytes: the chunk cache, the chunk tables, and what they do when something is wrong. */
+
 import { afterEach, describe, expect, it } from 'vitest';
 import type { ChunkRef, ChunkStore } from '../../../src/core/chunk-store.ts';
 import { CorruptStoreError, StoreUnavailableError } from '../../../src/core/errors.ts';
+import { FileCosts } from '../../../src/core/file-costs.ts';
 import { toHex } from '../../../src/core/mac.ts';
 import { resourceTypes } from '../../../src/kloset/format.ts';
 import { ChunkCache } from '../../../src/source/chunk-cache.ts';
@@ -112,8 +114,9 @@ afterEach(async () => opened?.close());
 async function readerOf(store: StoreWriter, object: Uint8Array, sizeBytes: number, chunks?: ChunkStore) {
   opened = await openStore(await store.finish());
   const file = { path: Buffer.from('/dir/file'), object, sizeBytes };
-  const parts = { snapshotId, repository: opened.repository, chunks: chunks ?? opened.chunks, fileOf: () => file };
-  return new FileReader(parts);
+  const { repository } = opened;
+  const costs = new FileCosts();
+  return new FileReader({ snapshotId, repository, chunks: chunks ?? opened.chunks, fileOf: () => file, costs });
 }
 const bytes = (length: number, seed: number) => Uint8Array.from({ length }, (_, i) => (i * 7 + seed * 31) % 251);
 
@@ -140,7 +143,13 @@ describe('a file', () => {
     const cache = new ChunkCache(opened.chunks, { bytesMax: 10_000 });
     const file = { path: Buffer.from('/dir/file'), object, sizeBytes: content.byteLength };
     const { repository } = opened;
-    const reader = new FileReader({ snapshotId, repository, chunks: cache, fileOf: () => file });
+    const reader = new FileReader({
+      costs: new FileCosts(),
+      snapshotId,
+      repository,
+      chunks: cache,
+      fileOf: () => file,
+    });
     expect(reader.readNow(0, 0, new Uint8Array(1))).toBe(false);
     await reader.read(0, 0, new Uint8Array(5));
     expect([0, 4, 5].map((from) => reader.readNow(0, from, new Uint8Array(1)))).toEqual([true, true, false]);
