@@ -24,15 +24,23 @@ export interface RunningPostgres {
 /** What the server says once it takes connections. */
 const READY = 'database system is ready to accept connections';
 
-/** Starts the server and waits until it answers; rejects with its log if it does not start. */
-export async function startPostgres(cleanup: Cleanup, dataFolder: string): Promise<RunningPostgres> {
+/**
+ * Starts the server and waits until it answers; rejects with its log if it does not start. `parameters` are settings
+ * as `fsync=off`, which overrule the cluster's own.
+ */
+export async function startPostgres(
+  cleanup: Cleanup,
+  dataFolder: string,
+  { parameters = [] }: { parameters?: readonly string[] } = {},
+): Promise<RunningPostgres> {
   const programs = findPostgres15();
   if (programs === undefined) throw new Error("the test lacks a requires('postgres15')");
   const user = postgresUser();
   const folder = temporaryFolder(cleanup);
   chownSync(folder, user.uid, user.gid);
   const asPostgres: RunOptions = { ...user, cwd: folder, env: { PATH: process.env.PATH, LC_ALL: 'C' } };
-  const settings = ['listen_addresses=', `unix_socket_directories=${folder}`, 'port=5432', 'logging_collector=off'];
+  const own = ['listen_addresses=', `unix_socket_directories=${folder}`, 'port=5432', 'logging_collector=off'];
+  const settings = [...parameters, ...own];
   // A child, not a daemon of pg_ctl's: its end is seen, and its process id is free again, which a restart looks at.
   const server = spawn(
     join(programs, 'postgres'),

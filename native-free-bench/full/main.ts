@@ -1,0 +1,53 @@
+/**
+ * kloset-nbd beside every other way to a database in a backup, in one run, on one machine and one set of data: restore,
+ * restore into the base of a qcow2 overlay, plakar mount with overlayfs; nbdkit and qemu-nbd on a raw image for the
+ * protocol alone. All disks are attached the same way (session.ts); before what is called cold the kernel's caches are
+ * empty, and every program's own cache is a new one.
+ *
+ *   npm run bench -- [options]     (options.ts lists them)
+ */
+import { mkdirSync } from 'node:fs';
+import os from 'node:os';
+import { join } from 'node:path';
+import { Cleanup, projectRoot } from '../../test/support/fixtures.ts';
+import { describeMachine, warningOfLoad } from './machine.ts';
+import { type BenchOptions, parseBenchOptions, usage } from './options.ts';
+import { renderReport, writeReport } from './report.ts';
+import { Results } from './results.ts';
+import { runBench } from './run.ts';
+
+function optionsOrExit(): BenchOptions {
+  if (process.argv.includes('--help')) {
+    console.log(usage);
+    process.exit(0);
+  }
+  try {
+    return parseBenchOptions(process.argv.slice(2), join(projectRoot, 'native-free-bench/results'));
+  } catch (error) {
+    console.error(`${(error as Error).message}\n\n${usage}`);
+    process.exit(64);
+  }
+}
+
+const options = optionsOrExit();
+const directory = options.directory ?? os.tmpdir();
+mkdirSync(directory, { recursive: true });
+process.env.TMPDIR = directory;
+const results = new Results();
+const cleanup = new Cleanup();
+const begin = performance.now();
+const progress = (text: string) => console.error(`[${((performance.now() - begin) / 1000).toFixed(0)} s] ${text}`);
+const head = describeMachine(options, directory);
+const warning = warningOfLoad();
+if (warning !== undefined) results.remark(warning);
+for (const line of [...head, ...(warning === undefined ? [] : [warning])]) console.error(line);
+
+const sizes = new Map<string, number>();
+try {
+  await runBench({ options, results, cleanup, progress }, sizes);
+} finally {
+  const parts = { head, results, sizes };
+  console.log(renderReport(parts));
+  for (const path of writeReport(options.out, parts)) progress(`written: ${path}`);
+  await cleanup.run();
+}

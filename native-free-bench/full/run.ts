@@ -1,0 +1,60 @@
+/** Which rows are measured on which stores. */
+import { mountNeeds } from '../../test/support/mount.ts';
+import { postgresNeeds } from '../../test/support/postgres.ts';
+import { type Need, requires } from '../../test/support/requires.ts';
+import type { Bench, BenchStore } from './bench.ts';
+import { albumStores, benchStores, databaseNeeds, type MadeStore, makeDatabase } from './database.ts';
+import type { RowName } from './options.ts';
+import { measureFirstQuery } from './rows/first-query.ts';
+import { mayDropCaches } from './usage.ts';
+
+/** Measures all there is to measure here; `sizes` gets the bytes of files behind each setting. */
+export async function runBench(bench: Bench, sizes: Map<string, number>): Promise<void> {
+  if (!mayDropCaches) {
+    bench.results.remark(
+      'Without root the caches of the kernel were not emptied: cold means the programs, not the disk.',
+    );
+  }
+  const stores = await firstStores(bench);
+  for (const store of stores) await measureStore(bench, store, sizes);
+}
+
+async function measureStore(bench: Bench, store: BenchStore, sizes: Map<string, number>): Promise<void> {
+  sizes.set(store.setting, store.data.fileBytes);
+  for (const row of rows) {
+    if (!bench.options.rows.includes(row.name)) continue;
+    const need = requires(...row.needs);
+    if (need.missing) bench.results.skip(`row ${row.name}`, need.title('').trim());
+    else await row.measure(bench, store);
+  }
+}
+
+interface Row {
+  readonly name: RowName;
+  readonly needs: readonly Need[];
+  readonly measure: (bench: Bench, store: BenchStore) => Promise<void>;
+}
+
+const rows: readonly Row[] = [
+  { name: 'first-query', needs: [...mountNeeds, ...postgresNeeds, 'mkfs.ext4'], measure: measureFirstQuery },
+];
+
+async function firstStores(bench: Bench): Promise<BenchStore[]> {
+  const { options, results, cleanup } = bench;
+  if (options.storePlain !== undefined || options.storeEncrypted !== undefined) {
+    return benchStores(bench, readyMade(bench), { scale: options.scale, isDistant: true }, cleanup);
+  }
+  if (!options.album && !databaseNeeds.missing) {
+    const made = await makeDatabase(bench, options.scale, cleanup);
+    return benchStores(bench, made, { scale: options.scale, isDistant: true }, cleanup);
+  }
+  if (!options.album) results.skip('rows on a pgbench database', databaseNeeds.title('').trim());
+  return benchStores(bench, albumStores, { scale: undefined, isDistant: true }, cleanup);
+}
+
+function readyMade({ options: { storePlain, storeEncrypted } }: Bench): MadeStore[] {
+  const plain = storePlain && ({ kind: 'plaintext', directory: storePlain, passphrase: undefined } as const);
+  const passphrase = process.env.PLAKAR_PASSPHRASE;
+  const encrypted = storeEncrypted && ({ kind: 'encrypted', directory: storeEncrypted, passphrase } as const);
+  return [plain, encrypted].filter((store) => typeof store === 'object');
+}
