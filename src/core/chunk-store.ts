@@ -28,8 +28,16 @@ export interface FileRef {
 export type FetchPurpose = 'read' | 'read-ahead' | 'prefetch' | 'profile' | 'warm-up';
 
 export interface ChunkOptions extends StopOptions {
-  /** Default: `read`. */
+  /**
+   * Default: `read`. It becomes `read` when a client joins a fetch that was a guess: who lets others wait asks again
+   * whenever it chooses the next, and hands the options on as they are, not a copy.
+   */
   readonly purpose?: FetchPurpose;
+}
+
+/** Whether nobody waits for the chunk, as of now. */
+export function isGuess({ purpose = 'read' }: ChunkOptions): boolean {
+  return purpose !== 'read';
 }
 
 /** Plain bytes of chunks, already decrypted, decompressed and checked against their MAC. */

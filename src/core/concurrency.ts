@@ -75,14 +75,29 @@ export async function* mapAhead<T, R>(
   }
 }
 
+/** How a place in a budget is waited for. */
+export interface BudgetOptions extends StopOptions {
+  /** True as long as nobody waits for the work; asked anew whenever there is room. Default: somebody does. */
+  readonly isGuess?: (() => boolean) | undefined;
+}
+
+/** One that waits for room. */
+interface Place {
+  readonly bytes: number;
+  readonly isGuess: () => boolean;
+  readonly admit: (asGuess: boolean) => void;
+}
+
 /**
  * A budget of bytes that many share: whoever would exceed it waits, first come, first served. One that wants more than
- * the whole budget is let in alone, so that nothing waits for ever.
+ * the whole budget is let in alone, so that nothing waits for ever. Guesses come behind all others, and have at most
+ * half of it together: whoever asks finds room.
  */
 export class ByteBudget {
   readonly #bytesMax: number;
   #inUse = 0;
-  readonly #waiting: { bytes: number; admit: () => void }[] = [];
+  #inGuesses = 0;
+  readonly #waiting: Place[] = [];
 
   constructor(bytesMax: number) {
     this.#bytesMax = bytesMax;
@@ -98,47 +113,60 @@ export class ByteBudget {
   }
 
   /** Runs `work` holding `bytes` of the budget. Rejects with the signal's reason if that comes while it waits for them. */
-  async with<T>(bytes: number, work: () => Promise<T>, { signal }: StopOptions = {}): Promise<T> {
+  async with<T>(bytes: number, work: () => Promise<T>, { signal, isGuess = never }: BudgetOptions = {}): Promise<T> {
     signal?.throwIfAborted();
-    if (this.#waiting.length > 0 || !this.#fits(bytes)) {
-      await this.#wait(bytes, signal);
-    } else {
-      this.#inUse += bytes;
-    }
+    const asGuess = await this.#enter(bytes, { signal, isGuess });
     try {
       return await work();
     } finally {
-      this.#inUse -= bytes;
+      this.#count(-bytes, asGuess);
       this.#admitWaiting();
     }
   }
 
-  #wait(bytes: number, signal: AbortSignal | undefined): Promise<void> {
-    return new Promise((resolve, reject) => {
+  /** Whether it was let in as a guess. */
+  #enter(bytes: number, { signal, isGuess }: Required<BudgetOptions> & { isGuess: () => boolean }) {
+    return new Promise<boolean>((resolve, reject) => {
       const leave = () => {
         this.#waiting.splice(this.#waiting.indexOf(place), 1);
         reject(signal?.reason);
         this.#admitWaiting(); // It may have been what the others waited behind.
       };
-      const admit = () => {
+      const admit = (asGuess: boolean) => {
         signal?.removeEventListener('abort', leave);
-        resolve();
+        resolve(asGuess);
       };
-      const place = { bytes, admit };
+      const place = { bytes, isGuess, admit };
       this.#waiting.push(place);
       signal?.addEventListener('abort', leave, { once: true });
+      this.#admitWaiting();
     });
   }
 
-  #fits(bytes: number): boolean {
-    return this.#inUse === 0 || this.#inUse + bytes <= this.#bytesMax;
+  #count(bytes: number, asGuess: boolean): void {
+    this.#inUse += bytes;
+    if (asGuess) this.#inGuesses += bytes;
+  }
+
+  #fits(bytes: number, asGuess: boolean): boolean {
+    if (this.#inUse === 0) return true;
+    return this.#inUse + bytes <= this.#bytesMax && (!asGuess || this.#inGuesses + bytes <= this.#bytesMax / 2);
   }
 
   #admitWaiting(): void {
-    for (let first = this.#waiting[0]; first !== undefined && this.#fits(first.bytes); first = this.#waiting[0]) {
-      this.#waiting.shift();
-      this.#inUse += first.bytes;
-      first.admit();
+    for (let next = firstWanted(this.#waiting); next !== undefined; next = firstWanted(this.#waiting)) {
+      const asGuess = next.isGuess();
+      if (!this.#fits(next.bytes, asGuess)) return;
+      this.#waiting.splice(this.#waiting.indexOf(next), 1);
+      this.#count(next.bytes, asGuess);
+      next.admit(asGuess);
     }
   }
+}
+
+const never = () => false;
+
+/** The first that is no guess; the first of all where only guesses wait. */
+export function firstWanted<T extends { readonly isGuess: () => boolean }>(waiting: readonly T[]): T | undefined {
+  return waiting.find(({ isGuess }) => !isGuess()) ?? waiting[0];
 }

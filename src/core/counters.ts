@@ -14,6 +14,16 @@ export interface ReadCounters {
   contentDecodedBytes: number;
   /** Whole blocks of disks that clients asked for at least once since the disk was opened, bytes. */
   distinctBytesAsked: number;
+  /** Chunks fetched before anybody asked for them, and their plain bytes. */
+  aheadChunks: number;
+  aheadBytes: number;
+  /** Of those, what a client has read since, and what none did before its place was needed or its reader was gone. */
+  aheadUsedChunks: number;
+  aheadUsedBytes: number;
+  aheadDroppedChunks: number;
+  aheadDroppedBytes: number;
+  /** Chunks that could not be fetched ahead. */
+  aheadFailed: number;
 }
 
 export function newReadCounters(): ReadCounters {
@@ -26,5 +36,12 @@ export function newReadCounters(): ReadCounters {
     contentStoreBytes: 0,
     contentDecodedBytes: 0,
     distinctBytesAsked: 0,
+    aheadChunks: 0,
+    aheadBytes: 0,
+    aheadUsedChunks: 0,
+    aheadUsedBytes: 0,
+    aheadDroppedChunks: 0,
+    aheadDroppedBytes: 0,
+    aheadFailed: 0,
   };
 }

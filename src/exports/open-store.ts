@@ -13,6 +13,7 @@ import type { KlosetStore } from '../kloset/store.ts';
 import { ChunkCache, type ChunkCacheCounters } from '../source/chunk-cache.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
 import { KlosetSource } from '../source/kloset-source.ts';
+import { Prefetcher } from '../source/prefetcher.ts';
 import type { WalkOptions } from '../source/snapshot-walk.ts';
 import { PooledDecoder } from '../workers/pool.ts';
 
@@ -59,6 +60,8 @@ export interface StoreFigures {
 export class OpenStore {
   readonly repository: Repository;
   readonly counters: ReadCounters;
+  /** Fetches chunks of files' contents that nobody waits for yet. */
+  readonly prefetcher: Prefetcher;
   #listing: SnapshotListing;
   readonly #closers: Closers;
   readonly #metadataChunks: ChunkCache;
@@ -74,6 +77,7 @@ export class OpenStore {
     closers: Closers;
     metadataChunks: ChunkCache;
     contentChunks: ChunkCache;
+    prefetcher: Prefetcher;
     budget: ByteBudget;
     decoder: PooledDecoder;
     progress: Progress;
@@ -84,6 +88,7 @@ export class OpenStore {
     this.#closers = parts.closers;
     this.#metadataChunks = parts.metadataChunks;
     this.#contentChunks = parts.contentChunks;
+    this.prefetcher = parts.prefetcher;
     this.#budget = parts.budget;
     this.#decoder = parts.decoder;
     this.#progress = parts.progress;
@@ -117,7 +122,9 @@ export class OpenStore {
     closers.add(() => metadataChunks.close());
     const contentChunks = new ChunkCache(foreign ?? native, { bytesMax: options.cacheBytesMax });
     closers.add(() => contentChunks.close());
-    const caches = { metadataChunks, contentChunks };
+    const prefetcher = new Prefetcher({ chunks: contentChunks, counters, keptBytesMax: options.cacheBytesMax });
+    closers.add(() => prefetcher.close());
+    const caches = { metadataChunks, contentChunks, prefetcher };
     return new OpenStore({ repository, counters, listing, closers, ...caches, budget, decoder, progress });
   }
 

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
+import { type ChunkOptions, type ChunkRef, type ChunkStore, type FetchPurpose, isGuess } from '../core/chunk-store.ts';
 import { CorruptStoreError } from '../core/errors.ts';
 import { toHex } from '../core/mac.ts';
 import { orStopped, type StopOptions, StoppedError } from '../core/stop.ts';
@@ -13,6 +13,8 @@ interface Fetch {
   readonly stop: AbortController;
   /** Readers that wait for it. */
   waiting: number;
+  /** What upstream is asked for, seen by it as it changes. */
+  readonly options: { purpose: FetchPurpose; readonly signal: AbortSignal };
 }
 
 /** How often chunks were found. */
@@ -44,13 +46,15 @@ export class ChunkCache implements ChunkStore {
     });
   }
 
-  async get(chunk: ChunkRef, { signal }: StopOptions = {}): Promise<Uint8Array> {
+  async get(chunk: ChunkRef, options: ChunkOptions = {}): Promise<Uint8Array> {
+    const { purpose = 'read', signal } = options;
     const cached = this.getNow(chunk);
     if (cached !== undefined) return cached;
     signal?.throwIfAborted();
     const key = keyOf(chunk);
-    const fetch = this.#inFlight.get(key) ?? this.#start(key, chunk);
+    const fetch = this.#inFlight.get(key) ?? this.#start(key, chunk, purpose);
     fetch.waiting++;
+    if (!isGuess(options)) fetch.options.purpose = 'read';
     try {
       return await orStopped(fetch.content, signal);
     } finally {
@@ -78,11 +82,12 @@ export class ChunkCache implements ChunkStore {
     await this.#upstream.close();
   }
 
-  #start(key: string, chunk: ChunkRef): Fetch {
+  #start(key: string, chunk: ChunkRef, purpose: FetchPurpose): Fetch {
     this.counters.misses++;
     const stop = new AbortController();
-    const content = this.#upstream.get(chunk, { signal: stop.signal });
-    const fetch: Fetch = { content, stop, waiting: 0 };
+    const options = { purpose, signal: stop.signal };
+    const content = this.#upstream.get(chunk, options);
+    const fetch: Fetch = { content, stop, waiting: 0, options };
     this.#inFlight.set(key, fetch);
     this.#underWay.add(content);
     const forget = () => {

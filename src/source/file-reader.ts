@@ -114,6 +114,16 @@ export class FileReader {
     return true;
   }
 
+  /** The chunks that hold bytes `from` up to `to` of the file `entry`, in order; empty ones are left out. Rejects as `read`. */
+  async chunksOf(entry: number, from = 0, to = Number.POSITIVE_INFINITY): Promise<readonly ChunkRef[]> {
+    const { table, ref } = await this.#file(entry);
+    const found: ChunkRef[] = [];
+    for (let i = chunkAt(table.starts, from); i < ref.chunks.length && table.starts[i]! < to; i++) {
+      if (ref.chunks[i]!.lengthBytes > 0 && table.starts[i + 1]! > from) found.push(ref.chunks[i]!);
+    }
+    return found;
+  }
+
   #file(entry: number): Promise<OpenFile> {
     const known = this.#open.get(entry);
     if (known !== undefined) return known.file;

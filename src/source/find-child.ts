@@ -13,3 +13,17 @@ export function findChild(tree: SnapshotTree, directory: number, name: Uint8Arra
   }
   return undefined;
 }
+
+/**
+ * The entry at a path below the tree's root: names separated by `/`, of which empty ones and `.` are skipped. Undefined
+ * if there is none; symlinks are not followed.
+ */
+export function findPath(tree: SnapshotTree, path: string): number | undefined {
+  let entry: number | undefined = 0;
+  for (const name of path.split('/')) {
+    if (name === '' || name === '.') continue;
+    entry = findChild(tree, entry, Buffer.from(name));
+    if (entry === undefined) return undefined;
+  }
+  return entry;
+}

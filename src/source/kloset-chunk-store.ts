@@ -1,8 +1,7 @@
-import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
+import { type ChunkOptions, type ChunkRef, type ChunkStore, isGuess } from '../core/chunk-store.ts';
 import type { ByteBudget } from '../core/concurrency.ts';
 import type { ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
-import type { StopOptions } from '../core/stop.ts';
 import { resourceTypes } from '../kloset/format.ts';
 import type { Repository } from '../kloset/repository.ts';
 import { nameChunk } from './error-names.ts';
@@ -24,11 +23,14 @@ export class KlosetChunkStore implements ChunkStore {
     this.#counters = parts.counters;
   }
 
-  async get(chunk: ChunkRef, options: StopOptions = {}): Promise<Uint8Array> {
+  async get(chunk: ChunkRef, options: ChunkOptions = {}): Promise<Uint8Array> {
     const id = { type: resourceTypes.chunk, mac: chunk.mac };
     try {
       const storedBytes = (await this.#repository.storedLength(id)) ?? 0;
-      return await this.#budget.with(storedBytes + chunk.lengthBytes, () => this.#fetch(chunk, options), options);
+      return await this.#budget.with(storedBytes + chunk.lengthBytes, () => this.#fetch(chunk, options), {
+        signal: options.signal,
+        isGuess: () => isGuess(options),
+      });
     } catch (error) {
       throw nameChunk(error, chunk);
     }
@@ -36,7 +38,7 @@ export class KlosetChunkStore implements ChunkStore {
 
   async close(): Promise<void> {}
 
-  #fetch(chunk: ChunkRef, options: StopOptions): Promise<Uint8Array> {
+  #fetch(chunk: ChunkRef, options: ChunkOptions): Promise<Uint8Array> {
     this.#counters.chunksFetched++;
     const isNew = this.#fetched.add(chunk.mac);
     if (!isNew) this.#counters.chunksFetchedTwice++;
@@ -44,10 +46,14 @@ export class KlosetChunkStore implements ChunkStore {
     return this.#repository.fetchBlob(
       { type: resourceTypes.chunk, mac: chunk.mac },
       {
-        ...options,
+        signal: options.signal,
         plainBytesMax: chunk.lengthBytes,
         decode: async (stored) => {
-          const plain = await this.#decoder.decode(stored, { mac: chunk.mac, plainBytes: chunk.lengthBytes });
+          const plain = await this.#decoder.decode(stored, {
+            mac: chunk.mac,
+            plainBytes: chunk.lengthBytes,
+            isGuess: () => isGuess(options),
+          });
           this.#counters.decodedBytes += plain.byteLength;
           this.#countContent(chunk, { storedBytes: stored.byteLength, isNew, ms: performance.now() - startedMs });
           return plain;

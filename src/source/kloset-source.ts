@@ -1,4 +1,4 @@
-import type { ChunkStore } from '../core/chunk-store.ts';
+import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
 import { FileCosts } from '../core/file-costs.ts';
 import { MAC_BYTES } from '../core/mac.ts';
 import type { Oddity } from '../core/oddities.ts';
@@ -71,6 +71,11 @@ export class KlosetSource implements SnapshotSource {
 
   readNow(entry: number, offset: number, target: Uint8Array): boolean {
     return this.#files.readNow(entry, offset, target);
+  }
+
+  /** The chunks that hold bytes `from` up to `to` of a file, by default all, in order. Rejects as `read`. */
+  chunksOf(entry: number, from?: number, to?: number): Promise<readonly ChunkRef[]> {
+    return this.#files.chunksOf(entry, from, to);
   }
 
   /** The absolute path of the directory that is the tree's root. */

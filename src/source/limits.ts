@@ -15,3 +15,9 @@ export const DIRECTORIES_IN_FLIGHT_MAX = 16;
 
 /** One extended attribute's value, bytes: the kernel's own limit is 64 KiB. */
 export const ATTRIBUTE_BYTES_MAX = 1 * MiB;
+
+/** Chunks fetched ahead at once, by all who guess together: enough that a store far away is kept busy, few enough that a thread is soon free. */
+export const GUESSES_IN_FLIGHT_MAX = 8;
+
+/** Plain bytes of them: a chunk has at most 8 MiB. */
+export const GUESSED_BYTES_IN_FLIGHT_MAX = 32 * MiB;

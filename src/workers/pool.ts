@@ -1,13 +1,14 @@
 import { availableParallelism } from 'node:os';
 import type { Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
-import type { Decoder } from '../core/decoder.ts';
+import type { Decoder, ExpectedChunk } from '../core/decoder.ts';
 import { StoreUnavailableError } from '../core/errors.ts';
 import { INLINE_DECODE_BYTES_MAX } from '../core/limits.ts';
 import { type Outcome, resultOf } from '../core/outcome.ts';
 import { type Codec, type CodecParameters, createCodec } from '../kloset/codec/codec.ts';
 import { decodeChecked, requireMac } from './check-chunk.ts';
 import type { ChunkTask } from './message.ts';
+import { queued, WantedFirstQueue } from './wanted-first-queue.ts';
 import { workerFile } from './worker-file.ts';
 
 /** Decodes small values in the calling thread and large ones in a pool of worker threads, through shared memory. */
@@ -44,6 +45,7 @@ export class PooledDecoder implements Decoder {
       maxThreads: threads,
       concurrentTasksPerWorker: 1,
       idleTimeout: Number.POSITIVE_INFINITY,
+      taskQueue: new WantedFirstQueue(),
     });
     // A thread that dies is replaced, and the task it had is rejected: nothing more is to be done here.
     pool.on('error', () => {});
@@ -55,7 +57,7 @@ export class PooledDecoder implements Decoder {
     return this.#pool.queueSize;
   }
 
-  async decode(stored: Uint8Array, { mac, plainBytes }: { mac: Uint8Array; plainBytes: number }): Promise<Uint8Array> {
+  async decode(stored: Uint8Array, { mac, plainBytes, isGuess }: ExpectedChunk): Promise<Uint8Array> {
     if (plainBytes <= this.#inlineBytesMax) {
       const target = new Uint8Array(plainBytes);
       decodeChecked(this.#codec, stored, target, mac);
@@ -63,7 +65,7 @@ export class PooledDecoder implements Decoder {
     }
     const target = new Uint8Array(new SharedArrayBuffer(plainBytes));
     // A copy of the MAC: a view would drag its whole buffer to the worker.
-    resultOf(await this.#run({ stored, target, mac: mac.slice() }));
+    resultOf(await this.#run({ stored, target, mac: mac.slice() }, isGuess));
     return target;
   }
 
@@ -94,9 +96,9 @@ export class PooledDecoder implements Decoder {
     }
   }
 
-  async #run(task: ChunkTask): Promise<Outcome<void>> {
+  async #run(task: ChunkTask, isGuess?: () => boolean): Promise<Outcome<void>> {
     try {
-      return await this.#pool.run(task);
+      return await this.#pool.run(queued(task, isGuess));
     } catch (error) {
       // The thread died or ran out of memory; the pool starts another. Its requests fail, the server goes on.
       throw new StoreUnavailableError(`A decoding thread failed: ${(error as Error).message}`, { cause: error });
