@@ -1,6 +1,7 @@
 import type { Health } from '../core/health.ts';
 import { formatBytes } from '../core/units.ts';
 import type { OpenStore } from '../exports/open-store.ts';
+import { describeProgress, type HydrationStatus } from '../hydration/hydration.ts';
 import type { NbdServer } from '../nbd/server.ts';
 
 /** What one server has done since it started. Bytes, counts and ratios. */
@@ -18,6 +19,8 @@ export interface Report {
   readonly decodeAmplification: number | undefined;
   /** Bytes of all open devices that differ from their snapshots. */
   readonly overlayBytes: number;
+  /** Undefined where nothing is being hydrated. */
+  readonly hydration?: HydrationStatus | undefined;
   readonly status: 'ok' | 'degraded';
   /** Why it is degraded, one line each. */
   readonly reasons: readonly string[];
@@ -28,6 +31,7 @@ export function makeReport(parts: {
   overlayBytes: number;
   server: NbdServer;
   health: Health;
+  hydration: HydrationStatus | undefined;
 }): Report {
   const { storeBytes, decodedBytes, chunksFetched, chunksFetchedTwice } = parts.store.counters;
   const askedBytes = parts.server.counters.bytesRead;
@@ -41,6 +45,7 @@ export function makeReport(parts: {
     storeAmplification: ratio(storeBytes),
     decodeAmplification: ratio(decodedBytes),
     overlayBytes: parts.overlayBytes,
+    hydration: parts.hydration,
     ...parts.health.report(),
   };
 }
@@ -54,7 +59,13 @@ export function describeReport(report: Report): string {
   return (
     `Clients asked for ${formatBytes(report.askedBytes)}; fetched from the store ${formatBytes(report.storeBytes)}, ` +
     `decoded ${formatBytes(report.decodedBytes)}, ${report.chunksFetched} chunks (${report.chunksFetchedTwice} twice)` +
-    `${amplification}; overlay ${formatBytes(report.overlayBytes)}. ` +
+    `${amplification}; overlay ${formatBytes(report.overlayBytes)}${describeHydration(report.hydration)}. ` +
     `Health: ${report.status === 'ok' ? 'ok' : `degraded: ${report.reasons.join('; ')}`}.`
   );
+}
+
+function describeHydration(status: HydrationStatus | undefined): string {
+  if (status === undefined) return '';
+  const { state, snapshot } = status;
+  return `; hydration ${state}${snapshot === undefined ? '' : `: snapshot ${snapshot.slice(0, 8)}, ${describeProgress(status)}`}`;
 }

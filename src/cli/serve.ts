@@ -17,6 +17,7 @@ import { supervise } from '../supervise/supervisor.ts';
 import { type Access, chooseAccess, openDoors, warnOfPlainDisks, workerAccess } from './access.ts';
 import { type GlobalArguments, metricsOption, sizeOption, timerOption } from './arguments.ts';
 import { type ClonesArguments, clonesOption } from './clones-options.ts';
+import { chooseHydrateDirectory, type HydrateArguments, hydrateOptions, startHydration } from './hydrate-options.ts';
 import { intoOption, type LayoutArguments, layoutOptions, layoutRequest } from './layout-options.ts';
 import { type ListenArguments, listenOptions } from './listen-options.ts';
 import { limitIsInFile } from './overlay-limit.ts';
@@ -39,6 +40,7 @@ import { chooseStore, passphraseOf } from './store.ts';
 interface ServeArguments
   extends ClonesArguments,
     GlobalArguments,
+    HydrateArguments,
     LayoutArguments,
     ListenArguments,
     OverlayArguments,
@@ -62,7 +64,7 @@ function options(yargs: Argv<object>) {
     array: true,
     default: [],
   });
-  return readOptions(overlayOptions(listenOptions(layoutOptions(positional))))
+  return hydrateOptions(readOptions(overlayOptions(listenOptions(layoutOptions(positional)))))
     .option('refresh', {
       describe: 'How often to look for new and deleted snapshots; 0: never',
       type: 'string',
@@ -88,17 +90,21 @@ async function serve(given: ServeArguments): Promise<void> {
   const closers = new Closers();
   try {
     const started = await start(given, { log, closers, access, isWorker });
-    const { server, catalog, exports, clones, store, space, health } = started;
+    const { server, catalog, exports, clones, store, space, health, directory } = started;
     if (isWorker) answerSupervisor(catalog);
     const signals = runUntilSignal();
     const nbd = server(signals.stop);
     closers.add(() => nbd.close());
     if (clones !== undefined) closers.add(await clones.serve(nbd, signals.stop));
     const overlayBytes = () => exports.overlayBytes + (clones?.dirtyBytes ?? 0);
-    const metrics = await serveMetrics(given, { store, server: nbd, health, overlayBytes }, log);
+    const snapshots = exports.served;
+    const hydrating = await startHydration(given, { directory, store, snapshots, health, log, onBug: signals.stop });
+    if (hydrating !== undefined) closers.add(() => hydrating.close());
+    const hydration = () => hydrating?.hydration.status;
+    const metrics = await serveMetrics(given, { store, server: nbd, health, overlayBytes, hydration }, log);
     if (metrics !== undefined) closers.add(() => metrics.close());
     report = () => {
-      const values = makeReport({ store, overlayBytes: overlayBytes(), server: nbd, health });
+      const values = makeReport({ store, overlayBytes: overlayBytes(), server: nbd, health, hydration: hydration() });
       log.info(values, describeReport(values));
     };
     const doors = await openDoors(access, nbd, log);
@@ -110,6 +116,7 @@ async function serve(given: ServeArguments): Promise<void> {
     await signals.stopped;
     log.info({}, 'Stopping: no new connections; what is in flight is finished.');
     space.endWaiting(); // Else what waits for room would keep us for ever.
+    await hydrating?.close();
     await nbd.close();
     report();
     await closers.close();
@@ -178,8 +185,11 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
   const inflightBytes = sizeOption('inflight-memory', given.inflightMemory);
   const everyMs = timerOption('refresh', given.refresh);
   const { plakarLocation, ...chosen } = chooseStore(given, log);
+  const directory = chooseHydrateDirectory(given, log);
+  if (directory !== undefined) closers.add(() => directory.close());
   const store = await OpenStore.open({
     ...chosen,
+    replica: directory,
     keys: isWorker ? { ...chosen.keys, passphrase: passphraseFromSupervisor } : chosen.keys,
     cacheBytesMax: sizeOption('cache-memory', given.cacheMemory),
     // Replies have a half of their own: a client that does not read must not stop the fetches of others.
@@ -219,5 +229,5 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
       allowed: access.allowed,
       onBug,
     });
-  return { store, catalog, exports, clones, server, health, space: settings.overlayLimit };
+  return { store, catalog, exports, clones, server, health, directory, space: settings.overlayLimit };
 }

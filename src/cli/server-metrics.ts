@@ -1,6 +1,7 @@
 /** Every metric of a server: its name, what it means, and where its value is. The README lists them, and a test compares. */
 import type { Health } from '../core/health.ts';
 import type { OpenStore } from '../exports/open-store.ts';
+import type { HydrationStatus } from '../hydration/hydration.ts';
 import { commands, errnos, nameOf } from '../nbd/protocol.ts';
 import type { NbdServer } from '../nbd/server.ts';
 import type { Labels, MetricDefinition, Sample } from '../observability/metrics.ts';
@@ -11,10 +12,12 @@ export interface ServerParts {
   readonly health: Health;
   /** Bytes of all open devices that differ from their snapshots. */
   readonly overlayBytes: () => number;
+  /** Undefined where nothing is being hydrated. */
+  readonly hydration: () => HydrationStatus | undefined;
 }
 
 export function serverMetrics(parts: ServerParts): MetricDefinition[] {
-  return [...clientMetrics(parts), ...storeMetrics(parts), ...stateMetrics(parts)];
+  return [...clientMetrics(parts), ...storeMetrics(parts), ...hydrationMetrics(parts), ...stateMetrics(parts)];
 }
 
 /** What clients ask for and get. */
@@ -129,6 +132,45 @@ function storeMetrics({ store, server }: ServerParts): MetricDefinition[] {
           decoded: of(counters.decodedBytes),
           asked: of(bytesRead),
         });
+      },
+    },
+  ];
+}
+
+/** What comes from a hydrated directory, and what goes there. */
+function hydrationMetrics({ store: { counters }, hydration }: ServerParts): MetricDefinition[] {
+  return [
+    {
+      name: 'replica_blobs_total',
+      help: 'Blobs read from the hydrated directory instead of the store.',
+      type: 'counter',
+      read: () => counters.replicaBlobs,
+    },
+    {
+      name: 'replica_bytes_total',
+      help: 'Their bytes, as they are stored.',
+      type: 'counter',
+      read: () => counters.replicaBytes,
+    },
+    {
+      name: 'hydrated_blobs_total',
+      help: 'Blobs written to the hydrated directory.',
+      type: 'counter',
+      read: () => counters.hydratedBlobs,
+    },
+    {
+      name: 'hydrated_bytes_total',
+      help: 'Their bytes, as they are stored.',
+      type: 'counter',
+      read: () => counters.hydratedBytes,
+    },
+    {
+      name: 'hydration_bytes',
+      help: 'Stored bytes of the chunks of the snapshot that is being hydrated: those that are there, and all.',
+      type: 'gauge',
+      read: () => {
+        const { doneBytes = 0, totalBytes = 0 } = hydration() ?? {};
+        return samples('of', { done: doneBytes, total: totalBytes });
       },
     },
   ];

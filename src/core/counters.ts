@@ -24,6 +24,12 @@ export interface ReadCounters {
   aheadDroppedBytes: number;
   /** Chunks that could not be fetched ahead. */
   aheadFailed: number;
+  /** Blobs read from the hydrated directory instead of the store, and their stored bytes. */
+  replicaBlobs: number;
+  replicaBytes: number;
+  /** Blobs written to the hydrated directory, and their stored bytes. */
+  hydratedBlobs: number;
+  hydratedBytes: number;
 }
 
 export function newReadCounters(): ReadCounters {
@@ -43,5 +49,9 @@ export function newReadCounters(): ReadCounters {
     aheadDroppedChunks: 0,
     aheadDroppedBytes: 0,
     aheadFailed: 0,
+    replicaBlobs: 0,
+    replicaBytes: 0,
+    hydratedBlobs: 0,
+    hydratedBytes: 0,
   };
 }

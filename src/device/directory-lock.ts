@@ -17,13 +17,29 @@ export interface DirectoryLock {
   release(): Promise<void>;
 }
 
+/** What is said when there is no lock to be had; `who` is `process 1234` or `another process`. */
+export interface LockTexts {
+  readonly taken: (who: string, directory: string) => string;
+  readonly missing: string;
+}
+
+const overlayTexts: LockTexts = {
+  taken: (who, directory) =>
+    `the overlay directory ${directory} is in use by ${who}; stop it, or use another directory`,
+  missing: 'durable overlays need the program flock (Debian: util-linux): install it, or use --overlay memory',
+};
+
 /** Rejects with UserError if another process has the lock, naming it, and if there is no flock(1). */
-export async function lockDirectory(directory: string, command = 'flock'): Promise<DirectoryLock> {
+export async function lockDirectory(
+  directory: string,
+  texts: LockTexts = overlayTexts,
+  command = 'flock',
+): Promise<DirectoryLock> {
   const path = join(directory, LOCK_NAME);
   const handle = await open(path, constants.O_RDWR | constants.O_CREAT, 0o600);
   try {
-    const status = await runFlock(command, handle.fd);
-    if (status === LOCK_TAKEN) throw await takenError(directory, handle);
+    const status = await runFlock(command, handle.fd, texts);
+    if (status === LOCK_TAKEN) throw await takenError(directory, handle, texts);
     if (status !== 0)
       throw new UserError(`flock could not lock ${path} (status ${status}); is it on a file system without locks?`);
     await assertSameFile(path, handle);
@@ -36,25 +52,22 @@ export async function lockDirectory(directory: string, command = 'flock'): Promi
   }
 }
 
-function runFlock(command: string, fd: number): Promise<number | null> {
+function runFlock(command: string, fd: number, texts: LockTexts): Promise<number | null> {
   return new Promise((resolve, reject) => {
     // Short options: BusyBox has no others.
     const child = spawn(command, ['-x', '-n', '3'], { stdio: ['ignore', 'ignore', 'ignore', fd] });
-    child.on('error', (cause) => {
-      const message =
-        'durable overlays need the program flock (Debian: util-linux): install it, or use --overlay memory';
-      reject(new UserError(message, { cause }));
-    });
+    child.on('error', (cause) => reject(new UserError(texts.missing, { cause })));
     child.on('exit', resolve);
   });
 }
 
-async function takenError(directory: string, handle: FileHandle): Promise<UserError> {
+async function takenError(directory: string, handle: FileHandle, texts: LockTexts): Promise<UserError> {
   const { buffer, bytesRead } = await handle.read(Buffer.alloc(32), 0, 32, 0);
   const holder = Number.parseInt(buffer.toString('latin1', 0, bytesRead), 10);
   const who = Number.isInteger(holder) ? `process ${holder}` : 'another process';
-  const message = `the overlay directory ${directory} is in use by ${who}; stop it, or use another directory`;
-  return new UserError(message, { details: { directory, holder: Number.isInteger(holder) ? holder : undefined } });
+  return new UserError(texts.taken(who, directory), {
+    details: { directory, holder: Number.isInteger(holder) ? holder : undefined },
+  });
 }
 
 /** A lock on a file that was replaced by another one protects nothing. */

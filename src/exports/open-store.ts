@@ -1,4 +1,5 @@
 import type { CacheChoice } from '../cache/cache-directory.ts';
+import { Activity } from '../core/activity.ts';
 import type { ChunkStore } from '../core/chunk-store.ts';
 import { Closers } from '../core/closers.ts';
 import { ByteBudget } from '../core/concurrency.ts';
@@ -7,6 +8,7 @@ import type { Decoder } from '../core/decoder.ts';
 import type { Log } from '../core/log.ts';
 import { type Progress, silentProgress } from '../core/progress.ts';
 import { MiB } from '../core/units.ts';
+import type { ReplicaPlace } from '../kloset/blob-replica.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
 import { type DamagedSnapshot, listSnapshots, type SnapshotHeader, type SnapshotListing } from '../kloset/snapshot.ts';
 import type { KlosetStore } from '../kloset/store.ts';
@@ -40,6 +42,8 @@ export interface StoreOptions {
   readonly contentSource?: ContentSource | undefined;
   /** Where what is read of the store at opening is kept for the next time; undefined: nowhere. */
   readonly cache?: CacheChoice | undefined;
+  /** A copy of what is needed of the store, which is nearer or outlives it; stays the caller's. */
+  readonly replica?: ReplicaPlace | undefined;
   readonly progress?: Progress;
 }
 
@@ -59,6 +63,10 @@ export interface StoreFigures {
 /** An opened store with everything that snapshots of it share: index, decoder, caches, counters. */
 export class OpenStore {
   readonly repository: Repository;
+  /** Decodes in threads. */
+  readonly decoder: PooledDecoder;
+  /** Fetches that clients wait for. */
+  readonly activity: Activity;
   readonly counters: ReadCounters;
   /** Fetches chunks of files' contents that nobody waits for yet. */
   readonly prefetcher: Prefetcher;
@@ -67,11 +75,11 @@ export class OpenStore {
   readonly #metadataChunks: ChunkCache;
   readonly #contentChunks: ChunkCache;
   readonly #budget: ByteBudget;
-  readonly #decoder: PooledDecoder;
   readonly #progress: Progress;
 
   private constructor(parts: {
     repository: Repository;
+    activity: Activity;
     counters: ReadCounters;
     listing: SnapshotListing;
     closers: Closers;
@@ -83,6 +91,8 @@ export class OpenStore {
     progress: Progress;
   }) {
     this.repository = parts.repository;
+    this.decoder = parts.decoder;
+    this.activity = parts.activity;
     this.counters = parts.counters;
     this.#listing = parts.listing;
     this.#closers = parts.closers;
@@ -90,7 +100,6 @@ export class OpenStore {
     this.#contentChunks = parts.contentChunks;
     this.prefetcher = parts.prefetcher;
     this.#budget = parts.budget;
-    this.#decoder = parts.decoder;
     this.#progress = parts.progress;
   }
 
@@ -115,7 +124,8 @@ export class OpenStore {
     const decoder = await PooledDecoder.start(repository.codecParameters);
     closers.add(() => decoder.close());
     const budget = new ByteBudget(options.inflightBytesMax);
-    const native = new KlosetChunkStore({ repository, decoder, budget, counters });
+    const activity = new Activity();
+    const native = new KlosetChunkStore({ repository, decoder, budget, counters, activity });
     const foreign = await options.contentSource?.({ decoder, counters, isEncrypted: repository.isEncrypted });
     // Metadata is read once, while a snapshot is opened: it would only push contents out of their cache.
     const metadataChunks = new ChunkCache(native, { bytesMax: METADATA_CACHE_BYTES_MAX });
@@ -125,7 +135,7 @@ export class OpenStore {
     const prefetcher = new Prefetcher({ chunks: contentChunks, counters, keptBytesMax: options.cacheBytesMax });
     closers.add(() => prefetcher.close());
     const caches = { metadataChunks, contentChunks, prefetcher };
-    return new OpenStore({ repository, counters, listing, closers, ...caches, budget, decoder, progress });
+    return new OpenStore({ repository, activity, counters, listing, closers, ...caches, budget, decoder, progress });
   }
 
   /** As of now. */
@@ -133,7 +143,7 @@ export class OpenStore {
     return {
       fetchBytes: this.#budget.bytesInUse,
       fetchesWaiting: this.#budget.waiting,
-      decodesWaiting: this.#decoder.waiting,
+      decodesWaiting: this.decoder.waiting,
       contentCache: this.#contentChunks.counters,
     };
   }

@@ -27,6 +27,9 @@ export const resourceTypes = {
 } as const;
 export type ResourceType = (typeof resourceTypes)[keyof typeof resourceTypes];
 
+/** Blobs whose name is the snapshot's random identifier: there is no MAC of the content to compare with. */
+export const NAMED_AT_RANDOM: readonly number[] = [resourceTypes.snapshot, resourceTypes.signature];
+
 /** The name of a resource type for messages. */
 export function resourceTypeName(type: number): string {
   return Object.entries(resourceTypes).find(([, value]) => value === type)?.[0] ?? `type ${type}`;

@@ -1,9 +1,9 @@
-import { type FileHandle, open, readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile, stat } from 'node:fs/promises';
 import path from 'node:path';
-import { LRUCache } from 'lru-cache';
 import { CorruptStoreError, exitCodes, UserError } from '../core/errors.ts';
 import { CONFIG_BYTES_MAX, OPEN_PACKFILES_MAX, STATE_BYTES_MAX } from './limits.ts';
 import { isMissing, toStoreError } from './local-errors.ts';
+import { OpenFiles } from './open-files.ts';
 import { MissingResourceError, type RemoteStore, TransientStoreError } from './remote-store.ts';
 import type { ResourceKind } from './store.ts';
 
@@ -15,14 +15,10 @@ const ID_PATTERN = /^[0-9a-f]{64}$/;
  */
 export class LocalStore implements RemoteStore {
   readonly location: string;
-  readonly #handles: LRUCache<string, Promise<SharedHandle>>;
+  readonly #packfiles = new OpenFiles(OPEN_PACKFILES_MAX);
 
   constructor(directory: string) {
     this.location = directory;
-    this.#handles = new LRUCache({
-      max: OPEN_PACKFILES_MAX,
-      dispose: (handle) => void handle.then((opened) => opened.retire(), ignoreFailedOpen),
-    });
   }
 
   async readConfig(): Promise<Uint8Array> {
@@ -67,17 +63,20 @@ export class LocalStore implements RemoteStore {
   async readPackfile(id: string, offset: number, target: Uint8Array): Promise<void> {
     const filled = await this.readPackfileUpTo(id, offset, target);
     if (filled === target.byteLength) return;
-    this.#handles.delete(id);
+    this.#packfiles.forget(this.#pathOf('packfiles', id));
     throw new CorruptStoreError(`packfile ${id}: it ends before byte ${offset + target.byteLength}`);
   }
 
   async readPackfileUpTo(id: string, offset: number, target: Uint8Array): Promise<number> {
-    const handle = await this.#packfile(id);
+    const file = this.#pathOf('packfiles', id);
+    const handle = await this.#packfiles.acquire(file).catch(async (error) => {
+      throw isMissing(error) ? await this.#missing(`packfile ${id}`, error) : toStoreError(error, `packfile ${id}`);
+    });
     try {
       return await handle.fill(offset, target);
     } catch (error) {
       // The next attempt opens the file anew: on a network file system the handle may be what is broken (ESTALE).
-      this.#handles.delete(id);
+      this.#packfiles.forget(file);
       throw toStoreError(error, `packfile ${id}`);
     } finally {
       handle.release();
@@ -85,28 +84,11 @@ export class LocalStore implements RemoteStore {
   }
 
   async close(): Promise<void> {
-    this.#handles.clear();
+    this.#packfiles.close();
   }
 
   #pathOf(kind: ResourceKind, id: string): string {
     return path.join(this.location, kind, id.slice(0, 2), id);
-  }
-
-  /** An open handle, already acquired for the caller. */
-  async #packfile(id: string): Promise<SharedHandle> {
-    let opening = this.#handles.get(id);
-    if (opening === undefined) {
-      opening = open(this.#pathOf('packfiles', id), 'r').then((file) => new SharedHandle(file));
-      this.#handles.set(id, opening);
-    }
-    try {
-      const handle = await opening;
-      if (handle.acquire()) return handle;
-    } catch (error) {
-      if (this.#handles.peek(id) === opening) this.#handles.delete(id);
-      throw isMissing(error) ? await this.#missing(`packfile ${id}`, error) : toStoreError(error, `packfile ${id}`);
-    }
-    return this.#packfile(id); // It was retired between the look-up and now.
   }
 
   /** A store without any resource of a kind has no directory for it. */
@@ -142,48 +124,3 @@ export class LocalStore implements RemoteStore {
     }
   }
 }
-
-/** An open file that closes when it has been retired from the cache and its last reader has left. */
-class SharedHandle {
-  readonly #file: FileHandle;
-  #users = 0;
-  #retired = false;
-
-  constructor(file: FileHandle) {
-    this.#file = file;
-  }
-
-  acquire(): boolean {
-    if (this.#retired) return false;
-    this.#users++;
-    return true;
-  }
-
-  release(): void {
-    this.#users--;
-    this.#closeIfUnused();
-  }
-
-  retire(): void {
-    this.#retired = true;
-    this.#closeIfUnused();
-  }
-
-  /** Resolves to how many bytes there are, `target.byteLength` at the most. */
-  async fill(offset: number, target: Uint8Array): Promise<number> {
-    for (let done = 0; done < target.byteLength; ) {
-      const { bytesRead } = await this.#file.read(target, done, target.byteLength - done, offset + done);
-      if (bytesRead === 0) return done;
-      done += bytesRead;
-    }
-    return target.byteLength;
-  }
-
-  #closeIfUnused(): void {
-    // A failed close of a file that was only read loses nothing.
-    if (this.#retired && this.#users === 0) void this.#file.close().catch(ignoreFailedClose);
-  }
-}
-
-function ignoreFailedOpen(): void {}
-function ignoreFailedClose(): void {}

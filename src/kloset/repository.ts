@@ -1,50 +1,54 @@
-import { createSecretKey, type KeyObject } from 'node:crypto';
+import type { KeyObject } from 'node:crypto';
 import { type CacheChoice, openCacheDirectory } from '../cache/cache-directory.ts';
-import { StoreCache } from '../cache/store-cache.ts';
+import type { StoreCache } from '../cache/store-cache.ts';
 import type { ReadCounters } from '../core/counters.ts';
 import { CorruptStoreError, exitCodes, type KlosetNbdError, StoreUnavailableError, UserError } from '../core/errors.ts';
 import { type Log, silentLog } from '../core/log.ts';
 import { equalBytes, toHex } from '../core/mac.ts';
 import type { Progress } from '../core/progress.ts';
+import { orStopped } from '../core/stop.ts';
+import { located, notHeld } from './blob-errors.ts';
 import type { BlobLocation } from './blob-index.ts';
-import { blake3, type Codec, type CodecParameters, createCodec, plainHash } from './codec/codec.ts';
-import { type KdfParameters, keyOpensCanary } from './codec/key-derivation.ts';
+import type { BlobId, BlobReplica, ReplicaPlace } from './blob-replica.ts';
+import { blake3, type Codec, type CodecParameters, createCodec } from './codec/codec.ts';
 import { parseConfig, type StoreConfig } from './config.ts';
 import { deriveFileKey } from './derived-key.ts';
 import { checkEnvelope } from './envelope.ts';
-import { envelopeHeader, type ResourceType, resourceTypeName, resourceTypes } from './format.ts';
+import { envelopeHeader, NAMED_AT_RANDOM, resourceTypes } from './format.ts';
 import { CHECKED_PACKFILE_BYTES_MAX, METADATA_BLOB_BYTES_MAX, storedBytesMax } from './limits.ts';
+import { type KeySource, openStoreCache, unlock } from './opening.ts';
 import { PackfileCheck } from './packfile-check.ts';
 import { MissingResourceError, TransientStoreError } from './remote-store.ts';
+import { asAway, ReplicaStore, STORE_WITH_REPLICA_MS } from './replica-store.ts';
 import { StateIndex, type StateIndexOptions } from './state-index.ts';
 import type { KlosetStore, ReadOptions } from './store.ts';
 import { StoredBuffers } from './stored-buffers.ts';
 
-/** A blob's identity: the pair, never the MAC alone (kloset-format 0.2). */
-export interface BlobId {
-  readonly type: ResourceType;
-  readonly mac: Uint8Array;
-}
-
-/** Where the key of an encrypted store comes from; not asked for a plaintext one. */
-export interface KeySource {
-  /** The passphrase's bytes. Rejects with UserError (exit 77) if there is none. */
-  passphrase(): Promise<Uint8Array>;
-  /** As codec/key-derivation.ts has it, here or in another thread. */
-  deriveKey(passphrase: Uint8Array, parameters: KdfParameters): Promise<KeyObject>;
-}
+export type { BlobId } from './blob-replica.ts';
+export type { KeySource } from './opening.ts';
 
 export interface RepositoryOptions extends Omit<StateIndexOptions, 'cache'> {
   readonly counters: ReadCounters;
   readonly keys: KeySource;
   /** Where what is read at opening is kept for the next time; undefined: nowhere. */
   readonly cache?: CacheChoice | undefined;
+  /** Where blobs are looked for before the store, and everything when the store is away; undefined: nowhere. */
+  readonly replica?: ReplicaPlace | undefined;
   readonly log?: Log;
   readonly progress?: Progress;
 }
 
-/** Blobs whose name is the snapshot's random identifier: there is no MAC of the content to compare with. */
-const NAMED_AT_RANDOM: readonly number[] = [resourceTypes.snapshot, resourceTypes.signature];
+/** What somebody adds to all fetches from the store of a view of it. */
+export interface FetchHooks {
+  /** Before each fetch, with its bytes. What it rejects with, the fetch does. */
+  admit(bytes: number): Promise<void>;
+  /** With stored bytes that were fetched and checked; they are not its own once it has settled. What it rejects with, the fetch does. */
+  fetched(id: BlobId, stored: Uint8Array): Promise<void>;
+  /** Stops them all. */
+  readonly signal: AbortSignal;
+  /** Counts them instead of the repository's own. */
+  readonly counters: ReadCounters;
+}
 
 /** An opened store: (type, MAC) -> checked bytes. */
 export class Repository {
@@ -59,16 +63,12 @@ export class Repository {
   readonly #counters: ReadCounters;
   readonly #buffers = new StoredBuffers();
   readonly #packfiles: PackfileCheck;
+  readonly #parts: RepositoryParts;
+  readonly #hooks: FetchHooks | undefined;
 
-  private constructor(parts: {
-    store: KlosetStore;
-    config: StoreConfig;
-    codecParameters: CodecParameters;
-    codec: Codec;
-    states: StateIndex;
-    counters: ReadCounters;
-    cache: StoreCache | undefined;
-  }) {
+  private constructor(parts: RepositoryParts, hooks?: FetchHooks) {
+    this.#parts = parts;
+    this.#hooks = hooks;
     this.config = parts.config;
     this.codecParameters = parts.codecParameters;
     this.#store = parts.store;
@@ -82,20 +82,84 @@ export class Repository {
   /**
    * Reads CONFIG and merges all states. Rejects with UserError (64: a cache directory that was asked for cannot be used, 66: no store,
    * 77: passphrase), UnsupportedError, CorruptStoreError or StoreUnavailableError. The store stays the caller's to close.
+   * Where the store is away and `replica` has whole snapshots, those are all there are, and nothing else is read.
    */
-  static async open(store: KlosetStore, { counters, keys, ...options }: RepositoryOptions): Promise<Repository> {
+  static async open(store: KlosetStore, options: RepositoryOptions): Promise<Repository> {
+    const copy = await options.replica?.readConfig();
+    if (copy === undefined) return Repository.#open(store, options);
+    try {
+      return await Repository.#open(store, options, AbortSignal.timeout(STORE_WITH_REPLICA_MS));
+    } catch (error) {
+      const why = asAway(error);
+      if (why === undefined) throw error;
+      return Repository.#openReplica(store, { ...options, copy, why });
+    }
+  }
+
+  static async #openReplica(
+    store: KlosetStore,
+    { copy, why, ...options }: RepositoryOptions & { readonly copy: Uint8Array; readonly why: KlosetNbdError },
+  ): Promise<Repository> {
+    const { log = silentLog } = options;
+    const place = options.replica!;
+    const repository = await Repository.#open(new ReplicaStore(store.location, { config: copy, why }), options);
+    const { replica } = repository.#parts;
+    const incomplete = replica!.describeIncomplete();
+    const complete = replica!.completeSnapshots().length;
+    if (complete === 0) {
+      await repository.close();
+      const found = incomplete.length === 0 ? 'no snapshot' : `no whole snapshot: ${incomplete.join('; ')}`;
+      throw new UserError(
+        `${why.message} ${place.location} holds ${found}. Once the store is back, serve it with --hydrate to go on.`,
+        { exitCode: exitCodes.noStore, cause: why },
+      );
+    }
+    log.warn(
+      { store: store.location, directory: place.location, snapshots: complete, reason: why.message },
+      `The store ${store.location} is away (${why.message}): serving from ${place.location} what was hydrated, ` +
+        `${complete} ${complete === 1 ? 'snapshot' : 'snapshots'}`,
+    );
+    for (const text of incomplete) log.warn({}, `Not served: ${text}. With the store, --hydrate goes on with it.`);
+    return repository;
+  }
+
+  static async #open(
+    store: KlosetStore,
+    { counters, keys, ...options }: RepositoryOptions,
+    signal?: AbortSignal,
+  ): Promise<Repository> {
     const { log = silentLog } = options;
     const directory = options.cache === undefined ? undefined : await openCacheDirectory(options.cache, log);
-    const config = parseConfig(await store.readConfig());
+    const configBytes = await orStopped(store.readConfig({ signal }), signal);
+    const config = parseConfig(configBytes);
     const codecParameters = await unlock(config, keys);
     const footerKey = config.encryption === undefined ? undefined : codecParameters.macKey;
     // CONFIG's footer is BLAKE3 whatever the store's hashing is (4.1).
     checkEnvelope(config.envelope, await blake3(config.envelope.covered, footerKey), 'CONFIG');
     const codec = await createCodec(codecParameters);
+    const fileKey = (purpose: string, salt: Uint8Array) => deriveFileKey(codecParameters.macKey, purpose, salt);
+    const replica = await options.replica?.open({ config: configBytes, fileKey });
     const cache =
       directory === undefined ? undefined : await openStoreCache(directory, { config, codecParameters, log });
-    const states = await StateIndex.open({ store, codec, counters }, { ...options, cache });
-    return new Repository({ store, config, codecParameters, codec, states, counters, cache });
+    const isAway = store instanceof ReplicaStore;
+    // The index that is cached is of the store; of one that is away there is none to compare it with.
+    const states = await StateIndex.open({ store, codec, counters }, { ...options, cache: isAway ? undefined : cache });
+    return new Repository({ store, config, configBytes, codecParameters, codec, states, counters, cache, replica });
+  }
+
+  /** The same store, its fetches under `hooks`. What is opened stays this one's to close. */
+  withHooks(hooks: FetchHooks): Repository {
+    return new Repository({ ...this.#parts, counters: hooks.counters }, hooks);
+  }
+
+  /** CONFIG as it lies in the store. */
+  get configBytes(): Uint8Array {
+    return this.#parts.configBytes;
+  }
+
+  /** The store was away at the start: what there is comes from the replica. */
+  get isStoreAway(): boolean {
+    return this.#store instanceof ReplicaStore;
   }
 
   get location(): string {
@@ -113,6 +177,7 @@ export class Repository {
 
   /** 32-byte ids of all snapshots that are not deleted. */
   snapshots(): readonly Uint8Array[] {
+    if (this.isStoreAway) return this.#parts.replica?.completeSnapshots() ?? [];
     return this.#states.locations.snapshots();
   }
 
@@ -154,11 +219,11 @@ export class Repository {
     return this.fetchBlob(id, {
       ...options,
       plainBytesMax: METADATA_BLOB_BYTES_MAX,
-      decode: async (stored, { packfile }) => {
+      decode: async (stored, packfile) => {
         const plain = this.#codec.decode(stored, METADATA_BLOB_BYTES_MAX);
         this.#counters.decodedBytes += plain.byteLength;
         if (!NAMED_AT_RANDOM.includes(id.type)) this.requireMac(plain, id.mac);
-        else await this.#requireCovered(packfile, id);
+        else if (packfile !== undefined) await this.#requireCovered(packfile, id);
         return plain;
       },
     });
@@ -180,7 +245,7 @@ export class Repository {
 
   /** Stored bytes of a blob at its first location: for budgets. Undefined if the store does not hold it. */
   async storedLength(id: BlobId): Promise<number | undefined> {
-    return (await this.#locate(id))[0]?.length;
+    return (await this.#parts.replica?.lengthOf(id)) ?? (await this.#locate(id))[0]?.length;
   }
 
   /**
@@ -190,6 +255,8 @@ export class Repository {
    * packfile and offset in its details, or with the signal's reason.
    */
   async fetchBlob(id: BlobId, request: BlobRequest): Promise<Uint8Array> {
+    const near = await this.#fromReplica(id, request);
+    if (near !== undefined) return near;
     const tried = new Set<string>();
     const failed: Failures = { first: undefined, isMissing: (await this.#locate(id)).length === 0, isAway: false };
     for (let round = 0; round < 2; round++) {
@@ -204,6 +271,27 @@ export class Repository {
     throw failed.first ?? notHeld(id);
   }
 
+  /** Undefined if the replica has it not, or not sound. */
+  async #fromReplica(id: BlobId, request: BlobRequest): Promise<Uint8Array | undefined> {
+    const { replica } = this.#parts;
+    if (replica === undefined) return undefined;
+    request.signal?.throwIfAborted();
+    const take = (length: number) => this.#takeFor({ length }, request);
+    try {
+      const stored = await replica.read(id, take);
+      if (stored === undefined) return undefined;
+      const plain = await request.decode(stored, undefined);
+      this.#buffers.give(stored);
+      this.#counters.replicaBlobs++;
+      this.#counters.replicaBytes += stored.byteLength;
+      return plain;
+    } catch (error) {
+      if (!(error instanceof CorruptStoreError)) throw error;
+      replica.reject(id, error);
+      return undefined;
+    }
+  }
+
   /** Undefined after a failure, which is kept in `failed`. */
   async #tryLocation(
     id: BlobId,
@@ -215,7 +303,8 @@ export class Repository {
       try {
         const stored = this.#takeFor(location, request);
         await this.#readStored(location, stored, request);
-        const plain = await request.decode(stored, location);
+        const plain = await request.decode(stored, location.packfile);
+        await this.#fetched(id, stored);
         // Not after a failure: a read that was given up may still write into it.
         this.#buffers.give(stored);
         return plain;
@@ -233,6 +322,12 @@ export class Repository {
     return undefined;
   }
 
+  #fetched(id: BlobId, stored: Uint8Array): Promise<void> | undefined {
+    if (this.#hooks !== undefined) return this.#hooks.fetched(id, stored);
+    this.#parts.replica?.offer(id, stored);
+    return undefined;
+  }
+
   /** False also if the states cannot be had: what is missing then says more than that. */
   #refreshQuietly(): Promise<boolean> {
     return this.#states.refreshBecauseMissing().catch((error: unknown) => {
@@ -246,15 +341,17 @@ export class Repository {
   }
 
   /** Shared memory, so that a worker thread can decode it without a copy. */
-  #takeFor({ length }: BlobLocation, { plainBytesMax }: BlobRequest): Uint8Array<SharedArrayBuffer> {
+  #takeFor({ length }: { length: number }, { plainBytesMax }: BlobRequest): Uint8Array<SharedArrayBuffer> {
     if (length > storedBytesMax(plainBytesMax)) {
       throw new CorruptStoreError(`the index says it takes ${length} bytes, more than it can`);
     }
     return this.#buffers.take(length);
   }
 
-  async #readStored(location: BlobLocation, stored: Uint8Array, { signal }: BlobRequest): Promise<void> {
+  async #readStored(location: BlobLocation, stored: Uint8Array, request: BlobRequest): Promise<void> {
+    const { signal = this.#hooks?.signal } = request;
     signal?.throwIfAborted();
+    await this.#hooks?.admit(location.length);
     if (location.length === 0) return;
     const offset = envelopeHeader.sizeBytes + location.offset;
     await this.#store.readPackfile(location.packfile, offset, stored, { signal });
@@ -276,8 +373,20 @@ export interface SnapshotDeletion {
 /** How a blob is to be fetched. */
 export interface BlobRequest extends ReadOptions {
   readonly plainBytesMax: number;
-  /** Decodes stored bytes and checks them. */
-  readonly decode: (stored: Uint8Array, location: BlobLocation) => Promise<Uint8Array>;
+  /** Decodes stored bytes and checks them; `packfile` is undefined for what a replica gave, which has checked what a packfile's MAC would cover. */
+  readonly decode: (stored: Uint8Array, packfile: string | undefined) => Promise<Uint8Array>;
+}
+
+interface RepositoryParts {
+  readonly store: KlosetStore;
+  readonly config: StoreConfig;
+  readonly configBytes: Uint8Array;
+  readonly codecParameters: CodecParameters;
+  readonly codec: Codec;
+  readonly states: StateIndex;
+  readonly counters: ReadCounters;
+  readonly cache: StoreCache | undefined;
+  readonly replica: BlobReplica | undefined;
 }
 
 interface Failures {
@@ -286,55 +395,4 @@ interface Failures {
   isMissing: boolean;
   /** The store did not answer for as long as a read may wait. */
   isAway: boolean;
-}
-
-/** The store's key and how to decode with it. */
-async function unlock(config: StoreConfig, keys: KeySource): Promise<CodecParameters> {
-  const { hashing, compression, encryption } = config;
-  if (encryption === undefined) {
-    const macKey = createSecretKey(await plainHash(hashing, config.repositoryId));
-    return { hashing, macKey, compression, encryption: undefined };
-  }
-  const passphrase = await keys.passphrase();
-  const key = await keys.deriveKey(passphrase, encryption.kdf);
-  const { subKeyAlgorithm, dataAlgorithm, segmentBytes } = encryption;
-  const parameters = { subKeyAlgorithm, dataAlgorithm, segmentBytes, key };
-  if (!keyOpensCanary(encryption.canary, parameters)) {
-    throw new UserError('The passphrase does not open this store.', { exitCode: exitCodes.passphrase });
-  }
-  return { hashing, macKey: key, compression, encryption: parameters };
-}
-
-function openStoreCache(
-  directory: string,
-  { config, codecParameters, log }: { config: StoreConfig; codecParameters: CodecParameters; log: Log },
-): Promise<StoreCache | undefined> {
-  return StoreCache.open({
-    directory,
-    deriveKey: (purpose, salt) => deriveFileKey(codecParameters.macKey, purpose, salt),
-    isEncrypted: config.encryption !== undefined,
-    log,
-  });
-}
-
-function notHeld(id: BlobId): CorruptStoreError {
-  const blobType = resourceTypeName(id.type);
-  const mac = toHex(id.mac);
-  return new CorruptStoreError(`The store holds no ${blobType} ${mac}, which something in it refers to`, {
-    details: { blobType, mac },
-  });
-}
-
-function located(error: CorruptStoreError | StoreUnavailableError, id: BlobId, location: BlobLocation): KlosetNbdError {
-  const details = {
-    blobType: resourceTypeName(id.type),
-    mac: toHex(id.mac),
-    packfile: location.packfile,
-    offset: envelopeHeader.sizeBytes + location.offset,
-    length: location.length,
-  };
-  const message = `${details.blobType} ${details.mac} in packfile ${location.packfile} at byte ${details.offset}: ${error.message}`;
-  return error instanceof CorruptStoreError
-    ? new CorruptStoreError(message, { details, cause: error })
-    : new StoreUnavailableError(message, { details, cause: error });
 }

@@ -1,3 +1,4 @@
+import type { Activity } from '../core/activity.ts';
 import { type ChunkOptions, type ChunkRef, type ChunkStore, isGuess } from '../core/chunk-store.ts';
 import type { ByteBudget } from '../core/concurrency.ts';
 import type { ReadCounters } from '../core/counters.ts';
@@ -13,17 +14,34 @@ export class KlosetChunkStore implements ChunkStore {
   readonly #decoder: Decoder;
   readonly #budget: ByteBudget;
   readonly #counters: ReadCounters;
+  readonly #activity: Activity | undefined;
   readonly #fetched = new FetchedSet();
 
-  /** Repository, decoder and budget stay the caller's. */
-  constructor(parts: { repository: Repository; decoder: Decoder; budget: ByteBudget; counters: ReadCounters }) {
+  /** Repository, decoder and budget stay the caller's. `activity` is told of fetches that a client waits for. */
+  constructor(parts: {
+    repository: Repository;
+    decoder: Decoder;
+    budget: ByteBudget;
+    counters: ReadCounters;
+    activity?: Activity;
+  }) {
+    this.#activity = parts.activity;
     this.#repository = parts.repository;
     this.#decoder = parts.decoder;
     this.#budget = parts.budget;
     this.#counters = parts.counters;
   }
 
-  async get(chunk: ChunkRef, options: ChunkOptions = {}): Promise<Uint8Array> {
+  get(chunk: ChunkRef, options: ChunkOptions = {}): Promise<Uint8Array> {
+    // What is read ahead of a client is the client's, too: who scans waits for nothing else.
+    const isForClient = options.purpose !== 'profile' && options.purpose !== 'warm-up';
+    if (this.#activity === undefined || !isForClient) return this.#get(chunk, options);
+    return this.#activity.during(() => this.#get(chunk, options));
+  }
+
+  async close(): Promise<void> {}
+
+  async #get(chunk: ChunkRef, options: ChunkOptions): Promise<Uint8Array> {
     const id = { type: resourceTypes.chunk, mac: chunk.mac };
     try {
       const storedBytes = (await this.#repository.storedLength(id)) ?? 0;
@@ -36,8 +54,6 @@ export class KlosetChunkStore implements ChunkStore {
     }
   }
 
-  async close(): Promise<void> {}
-
   #fetch(chunk: ChunkRef, options: ChunkOptions): Promise<Uint8Array> {
     this.#counters.chunksFetched++;
     const isNew = this.#fetched.add(chunk.mac);
@@ -48,14 +64,15 @@ export class KlosetChunkStore implements ChunkStore {
       {
         signal: options.signal,
         plainBytesMax: chunk.lengthBytes,
-        decode: async (stored) => {
+        decode: async (stored, packfile) => {
           const plain = await this.#decoder.decode(stored, {
             mac: chunk.mac,
             plainBytes: chunk.lengthBytes,
             isGuess: () => isGuess(options),
           });
           this.#counters.decodedBytes += plain.byteLength;
-          this.#countContent(chunk, { storedBytes: stored.byteLength, isNew, ms: performance.now() - startedMs });
+          const storedBytes = packfile === undefined ? 0 : stored.byteLength; // Of a replica nothing is fetched.
+          this.#countContent(chunk, { storedBytes, isNew, ms: performance.now() - startedMs });
           return plain;
         },
       },

@@ -37,7 +37,7 @@ export interface VerifyParts {
   readonly repository: Repository;
   /** Reads the lists of directories. */
   readonly chunks: ChunkStore;
-  readonly contents: ContentCheck;
+  readonly contents: Pick<ContentCheck, 'check'>;
   /** Called for each file, with its bytes. */
   readonly onFile: (bytes: number) => void;
 }

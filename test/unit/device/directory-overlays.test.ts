@@ -92,7 +92,7 @@ describe.skipIf(need.missing)(need.title('DirectoryOverlays'), () => {
     const file = join(tempDir, 'a-file');
     writeFileSync(file, '');
     await expect(DirectoryOverlays.open(join(file, 'x'))).rejects.toMatchObject({ code: 'USER' });
-    const missing = lockDirectory(tempDir, join(tempDir, 'no-such-flock'));
+    const missing = lockDirectory(tempDir, undefined, join(tempDir, 'no-such-flock'));
     await expect(missing).rejects.toMatchObject({ code: 'USER', message: expect.stringContaining('util-linux') });
   });
 });
