@@ -1,6 +1,7 @@
 /** What the rows of one run share: options, data, stores, and where results go. */
 import { join } from 'node:path';
-import type { Cleanup } from '../../test/support/fixtures.ts';
+import { Cleanup } from '../../test/support/fixtures.ts';
+import type { SnapshotContents } from './contents.ts';
 import type { DelayedStore } from './delayed-store.ts';
 import type { MetricId } from './metrics.ts';
 import type { BenchOptions } from './options.ts';
@@ -21,11 +22,9 @@ export interface BenchStore {
 }
 
 /** What the newest snapshot of a store holds. */
-export interface BenchData {
+export interface BenchData extends SnapshotContents {
   /** pgbench's scale; undefined for the small fixture. */
   readonly scale: number | undefined;
-  /** Of all files. */
-  readonly fileBytes: number;
 }
 
 export interface Bench {
@@ -48,6 +47,20 @@ export function note(
   for (const [metric, value] of noted) results.add(metric, store.setting, contestant, value);
   const list = noted.map(([metric, value]) => `${metric} ${Number(value.toPrecision(4))}`).join(', ');
   progress(`  ${contestant}: ${list}`);
+}
+
+/** Does `work` and undoes what it set up, also where it failed; its own error goes before those of the undoing. */
+export async function withCleanup<T>(work: (cleanup: Cleanup) => Promise<T>): Promise<T> {
+  const cleanup = new Cleanup();
+  let value: T;
+  try {
+    value = await work(cleanup);
+  } catch (error) {
+    await cleanup.run().catch((undoing) => console.error(`after a failure: ${undoing}`));
+    throw error;
+  }
+  await cleanup.run();
+  return value;
 }
 
 /** Numbers below `end` that depend on nothing but the seed (mulberry32). */

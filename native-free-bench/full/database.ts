@@ -3,12 +3,12 @@ import { spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { mustRun } from '../../test/support/cli.ts';
-import { albumStore, type Cleanup, temporaryFolder } from '../../test/support/fixtures.ts';
-import { openStore, storeAt } from '../../test/support/kloset.ts';
+import { albumStore, Cleanup, temporaryFolder } from '../../test/support/fixtures.ts';
 import { makeCluster } from '../../test/support/pg-cluster.ts';
 import { startPostgres } from '../../test/support/postgres.ts';
 import { commandPath, findPostgres15, requires } from '../../test/support/requires.ts';
 import type { Bench, BenchData, BenchStore } from './bench.ts';
+import { openContents, readContents } from './contents.ts';
 import { type DelayedStore, serveDelayed } from './delayed-store.ts';
 import { plakarEnvironment } from './plakar.ts';
 
@@ -25,20 +25,27 @@ export interface MadeStore {
 /** What making a database takes. */
 export const databaseNeeds = requires('root', 'postgres15', 'plakar');
 
-/** A database of pgbench's, taken by pg_basebackup from the running server into a plaintext and an encrypted store. */
-export async function makeDatabase(bench: Bench, scale: number, cleanup: Cleanup): Promise<MadeStore[]> {
+/** A database of pgbench's, taken by pg_basebackup from the running server into a store of each kind. */
+export async function makeDatabase(
+  bench: Bench,
+  scale: number,
+  { kinds = ['plaintext', 'encrypted'] }: { kinds?: readonly MadeStore['kind'][] },
+  cleanup: Cleanup,
+): Promise<MadeStore[]> {
   bench.progress(`making a database of scale ${scale}`);
   const folder = temporaryFolder(cleanup);
   const parameters = ['fsync=off', 'max_wal_size=4GB', 'shared_buffers=512MB'];
-  const postgres = await startPostgres(cleanup, (await makeCluster(cleanup)).data, { parameters });
+  // Its files go when it is backed up: at scale 1000 they are 15 GiB.
+  const making = new Cleanup();
+  cleanup.add(() => making.run());
+  const postgres = await startPostgres(making, (await makeCluster(making)).data, { parameters });
   const program = (name: string) => join(findPostgres15()!, name);
   await mustRun(program('pgbench'), ['-i', '-q', '-s', `${scale}`, ...postgres.clientArguments, 'postgres']);
   await postgres.query('vacuum analyze');
   await postgres.query('checkpoint');
-  const stores: MadeStore[] = [
-    { kind: 'plaintext', directory: join(folder, 'plain'), passphrase: undefined },
-    { kind: 'encrypted', directory: join(folder, 'encrypted'), passphrase: PASSPHRASE },
-  ];
+  const stores = kinds.map((kind): MadeStore => {
+    return { kind, directory: join(folder, kind), passphrase: kind === 'encrypted' ? PASSPHRASE : undefined };
+  });
   for (const store of stores) {
     bench.progress(`  backing it up: ${store.kind}`);
     const env = plakarEnvironment(cleanup, store);
@@ -54,7 +61,7 @@ export async function makeDatabase(bench: Bench, scale: number, cleanup: Cleanup
     await pipeline(base.stdout, plakar.stdin);
     if ((await ended) !== 0) throw new Error(`plakar could not back up into ${store.directory}`);
   }
-  await postgres.stop('immediate');
+  await making.run();
   return stores;
 }
 
@@ -67,7 +74,9 @@ export async function benchStores(
 ): Promise<BenchStore[]> {
   const stores: BenchStore[] = [];
   for (const { kind, directory, passphrase } of made) {
-    const data: BenchData = { scale, fileBytes: await fileBytesOf(directory, passphrase) };
+    const opened = await openContents({ location: directory, passphrase });
+    const data: BenchData = { scale, ...(await readContents(opened)) };
+    await opened.close();
     const named = scale === undefined ? 'album fixture' : `scale ${scale}`;
     const { latencyMs } = bench.options;
     const add = (access: string, location: string, distant: DelayedStore | undefined) =>
@@ -81,17 +90,3 @@ export async function benchStores(
 }
 
 export const albumStores: readonly MadeStore[] = [{ kind: 'plaintext', directory: albumStore, passphrase: undefined }];
-
-async function fileBytesOf(directory: string, passphrase: string | undefined): Promise<number> {
-  const opened = await openStore(storeAt(directory), passphrase === undefined ? {} : { passphrase });
-  try {
-    const source = await opened.source(opened.snapshots[0]!);
-    const { tree } = source;
-    let bytes = 0;
-    for (let entry = 0; entry < tree.length; entry++) bytes += tree.sizeBytes[entry]!;
-    await source.close();
-    return bytes;
-  } finally {
-    await opened.close();
-  }
-}

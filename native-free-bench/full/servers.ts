@@ -1,10 +1,10 @@
 /** Servers of NBD that take part: kloset-nbd, nbdkit over a raw image, qemu-nbd over a qcow2 overlay. */
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { mustRun, type RunningServer, startServer } from '../../test/support/cli.ts';
+import { builtCli, mustRun, type RunningServer, startServer } from '../../test/support/cli.ts';
 import { type Cleanup, temporaryFolder } from '../../test/support/fixtures.ts';
-import { commandPath } from '../../test/support/requires.ts';
+import { commandPath, findPostgres15 } from '../../test/support/requires.ts';
 import { stop } from '../fio.ts';
 import type { Bench, BenchStore } from './bench.ts';
 import { type Usage, usageOf } from './usage.ts';
@@ -30,18 +30,24 @@ export interface KlosetServer extends DiskServer {
 
 /**
  * Starts `kloset-nbd serve latest` on a Unix socket. What it has fetched twice is added to the results at its end.
- * `cacheDirectory`: a new one makes the server cold.
+ * `cacheDirectory`: a new one makes the server cold. `env` is added to the environment.
  */
 export async function startKloset(
   bench: Bench,
   store: BenchStore,
-  { cacheDirectory, options = [] }: { cacheDirectory: string; options?: readonly string[] },
+  {
+    cacheDirectory,
+    options = [],
+    env = {},
+  }: { cacheDirectory: string; options?: readonly string[]; env?: NodeJS.ProcessEnv },
   cleanup: Cleanup,
 ): Promise<KlosetServer> {
   const socket = join(temporaryFolder(cleanup), 'nbd');
   const words = ['latest', '--store', store.location, '--cache-dir', cacheDirectory, '--listen', `unix:${socket}`];
-  const owner = store.data.scale === undefined ? [] : ['--owner', 'postgres'];
-  const server = await startServer(cleanup, [...words, ...owner, ...options], { env: klosetEnvironment(store) });
+  const owner = findPostgres15() === undefined ? [] : ['--owner', 'postgres'];
+  const server = await startServer(cleanup, [...words, ...owner, ...options], {
+    env: { ...klosetEnvironment(store), ...env },
+  });
   return {
     uri: server.uris[0]!,
     pid: server.pid,
@@ -96,4 +102,16 @@ async function startedAt(cleanup: Cleanup, socket: string, child: ChildProcess):
     await new Promise((resolve) => setTimeout(resolve, 5));
   }
   return { uri: `nbd+unix:///?socket=${socket}`, pid: child.pid!, stop: () => stop(child) };
+}
+
+const helpTexts = new Map<string, string>();
+
+/** Whether the command line has it: asked of its help. */
+export function hasOption(command: string, option: string): boolean {
+  let text = helpTexts.get(command);
+  if (text === undefined) {
+    text = spawnSync(process.execPath, [builtCli, command, '--help'], { encoding: 'utf8' }).stdout;
+    helpTexts.set(command, text);
+  }
+  return text.includes(` ${option} `);
 }

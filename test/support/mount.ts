@@ -35,10 +35,10 @@ export async function attachDevice(
   const fuseFolder = join(folder, 'fuse');
   mkdirSync(fuseFolder);
   const detachFile = await serveAsFile(uri, { folder: fuseFolder, pidFile: join(folder, 'pid'), readOnly });
+  const file = join(fuseFolder, 'nbd');
   let path: string;
   try {
     const flags = [...(readOnly ? ['--read-only'] : []), ...(directIo ? ['--direct-io=on'] : [])];
-    const file = join(fuseFolder, 'nbd');
     path = (await mustRun(commandPath('losetup'), [...flags, '--find', '--show', file])).trim();
   } catch (error) {
     await detachFile();
@@ -46,7 +46,7 @@ export async function attachDevice(
   }
   const detach = once(async () => {
     await mustRun(commandPath('losetup'), ['--detach', path]);
-    await untilFree(path);
+    await untilFree(path, file);
     await detachFile();
   });
   cleanup.add(detach);
@@ -130,14 +130,23 @@ async function fileAppears(path: string, ended: Promise<void>): Promise<boolean>
 
 /**
  * Waits until the kernel let go of a loop device's file. Whoever looks at the device last keeps it (udev does, for a
- * moment), and the kernel tells nobody when that ends: hence the looking again.
+ * moment), and the kernel tells nobody when that ends: hence the looking again. Others may have the device by then.
  */
-async function untilFree(path: string): Promise<void> {
-  const backingFile = `/sys/block/${basename(path)}/loop/backing_file`;
+async function untilFree(path: string, file: string): Promise<void> {
   const deadlineMs = Date.now() + 30_000;
-  while (existsSync(backingFile)) {
+  while (fileBehind(path) === file) {
     if (Date.now() > deadlineMs) throw new Error(`${path} is still in use`);
     await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Undefined if the loop device is free. */
+function fileBehind(path: string): string | undefined {
+  try {
+    return readFileSync(`/sys/block/${basename(path)}/loop/backing_file`, 'utf8').trim();
+  } catch (error) {
+    if (['ENOENT', 'ENXIO', 'ENODEV'].includes((error as NodeJS.ErrnoException).code ?? '')) return undefined;
+    throw error;
   }
 }
 

@@ -1,0 +1,94 @@
+/** 1,000 rows by their keys, one after another in one session: cold, again, and from what the disk cache has kept. */
+import { type Cleanup, temporaryFolder } from '../../../test/support/fixtures.ts';
+import type { RunningPostgres } from '../../../test/support/postgres.ts';
+import {
+  type Bench,
+  type BenchStore,
+  firstNumbers,
+  firstQuery,
+  note,
+  PGBENCH_ROWS_PER_SCALE,
+  withCleanup,
+} from '../bench.ts';
+import { copyOfRawImage } from '../raw-image.ts';
+import { hasOption, serveRaw, startKloset } from '../servers.ts';
+import { startOnDisk } from '../session.ts';
+import { dropCaches } from '../usage.ts';
+
+const LOOKUPS = 1000;
+
+export async function measureLookups(bench: Bench, store: BenchStore): Promise<void> {
+  if (store.data.scale === undefined) return bench.results.skip('row lookups', 'the fixture has no keys to look up');
+  bench.progress(`index lookups: ${store.setting}`);
+  for (let run = 0; run < bench.options.runs; run++) {
+    await withCleanup(async (cleanup) => {
+      await onBackup(bench, store, cleanup);
+      if (store.distant === undefined) await onRawImage(bench, store, cleanup);
+    });
+  }
+}
+
+async function onBackup(bench: Bench, store: BenchStore, cleanup: Cleanup): Promise<void> {
+  const cacheDirectory = temporaryFolder(cleanup);
+  const server = await startKloset(bench, store, { cacheDirectory }, cleanup);
+  const session = await startOnDisk(cleanup, server.uri);
+  await session.postgres.query(firstQuery(store.data, bench.options.seed));
+  const before = await server.report();
+  const cold = await lookUp(bench, store, session.postgres);
+  const chunks = (await server.report()).chunksFetched - before.chunksFetched;
+  const warm = await lookUp(bench, store, session.postgres);
+  await session.stop();
+  await server.stop();
+  const aloneMs = bench.results.median('chunk-alone', store.setting);
+  note(bench, store, 'kloset-nbd', {
+    'lookups-cold': cold,
+    'lookups-warm': warm,
+    'lookups-chunks': chunks,
+    'lookups-bound': aloneMs && (chunks * aloneMs) / 1000,
+    'lookups-disk': hasOption('serve', '--cache-disk')
+      ? await fromDiskCache(bench, store, { cacheDirectory })
+      : undefined,
+  });
+  if (!hasOption('serve', '--cache-disk'))
+    bench.results.skip('lookups from the disk cache', 'serve has no --cache-disk');
+}
+
+/** The same keys with everything started anew but the directory of caches. */
+async function fromDiskCache(
+  bench: Bench,
+  store: BenchStore,
+  { cacheDirectory }: { cacheDirectory: string },
+): Promise<number> {
+  return withCleanup(async (cleanup) => {
+    await dropCaches();
+    const server = await startKloset(bench, store, { cacheDirectory }, cleanup);
+    const session = await startOnDisk(cleanup, server.uri);
+    await session.postgres.query(firstQuery(store.data, bench.options.seed));
+    const seconds = await lookUp(bench, store, session.postgres);
+    await session.stop();
+    await server.stop();
+    return seconds;
+  });
+}
+
+async function onRawImage(bench: Bench, store: BenchStore, cleanup: Cleanup): Promise<void> {
+  const image = await copyOfRawImage(bench, store, cleanup);
+  await dropCaches();
+  const server = await serveRaw(cleanup, image);
+  const session = await startOnDisk(cleanup, server.uri);
+  await session.postgres.query(firstQuery(store.data, bench.options.seed));
+  const cold = await lookUp(bench, store, session.postgres);
+  const warm = await lookUp(bench, store, session.postgres);
+  await session.stop();
+  await server.stop();
+  note(bench, store, 'raw image', { 'lookups-cold': cold, 'lookups-warm': warm });
+}
+
+/** Seconds for all keys, which depend on nothing but the seed. */
+async function lookUp({ options }: Bench, { data }: BenchStore, postgres: RunningPostgres): Promise<number> {
+  const keys = firstNumbers(LOOKUPS, options.seed + 1, data.scale! * PGBENCH_ROWS_PER_SCALE);
+  const sql = keys.map((key) => `select abalance from pgbench_accounts where aid=${key + 1}`).join(';');
+  const begin = performance.now();
+  await postgres.query(sql);
+  return (performance.now() - begin) / 1000;
+}
