@@ -16,6 +16,7 @@ import { ChunkCache, type ChunkCacheCounters } from '../source/chunk-cache.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
 import { KlosetSource } from '../source/kloset-source.ts';
 import { Prefetcher } from '../source/prefetcher.ts';
+import { ReadAhead } from '../source/read-ahead.ts';
 import type { WalkOptions } from '../source/snapshot-walk.ts';
 import { PooledDecoder } from '../workers/pool.ts';
 
@@ -50,6 +51,9 @@ export interface StoreOptions {
 /** Cache of decoded metadata, bytes. */
 const METADATA_CACHE_BYTES_MAX = 16 * MiB;
 
+/** The share of the cache that may hold what nobody has read yet. */
+const READ_AHEAD_SHARE = 0.5;
+
 /** What waits inside an opened store, and what its cache of contents has found. */
 export interface StoreFigures {
   /** Bytes of chunks being fetched and decoded, and chunks that wait for room among them. */
@@ -70,6 +74,7 @@ export class OpenStore {
   readonly counters: ReadCounters;
   /** Fetches chunks of files' contents that nobody waits for yet. */
   readonly prefetcher: Prefetcher;
+  readonly #readAhead: ReadAhead | undefined;
   #listing: SnapshotListing;
   readonly #closers: Closers;
   readonly #metadataChunks: ChunkCache;
@@ -86,6 +91,7 @@ export class OpenStore {
     metadataChunks: ChunkCache;
     contentChunks: ChunkCache;
     prefetcher: Prefetcher;
+    readAhead: ReadAhead | undefined;
     budget: ByteBudget;
     decoder: PooledDecoder;
     progress: Progress;
@@ -99,6 +105,7 @@ export class OpenStore {
     this.#metadataChunks = parts.metadataChunks;
     this.#contentChunks = parts.contentChunks;
     this.prefetcher = parts.prefetcher;
+    this.#readAhead = parts.readAhead;
     this.#budget = parts.budget;
     this.#progress = parts.progress;
   }
@@ -134,7 +141,12 @@ export class OpenStore {
     closers.add(() => contentChunks.close());
     const prefetcher = new Prefetcher({ chunks: contentChunks, counters, keptBytesMax: options.cacheBytesMax });
     closers.add(() => prefetcher.close());
-    const caches = { metadataChunks, contentChunks, prefetcher };
+    // What plakar's cat gives comes in the order of the file anyhow.
+    const readAhead =
+      foreign === undefined
+        ? new ReadAhead({ prefetcher, bytesMax: options.cacheBytesMax * READ_AHEAD_SHARE })
+        : undefined;
+    const caches = { metadataChunks, contentChunks, prefetcher, readAhead };
     return new OpenStore({ repository, activity, counters, listing, closers, ...caches, budget, decoder, progress });
   }
 
@@ -170,7 +182,7 @@ export class OpenStore {
   /** Opens a snapshot, or the directory `path` of it. */
   openSource(header: SnapshotHeader, path: string, options: WalkOptions = {}): Promise<KlosetSource> {
     const parts = { repository: this.repository, header, metadataChunks: this.#metadataChunks };
-    const sources = { ...parts, contentChunks: this.#contentChunks };
+    const sources = { ...parts, contentChunks: this.#contentChunks, readAhead: this.#readAhead };
     return KlosetSource.open(sources, path, { progress: this.#progress, ...options });
   }
 

@@ -9,6 +9,8 @@ import type { Repository } from '../kloset/repository.ts';
 import { type ChunkTable, readChunkTable } from '../kloset/vfs.ts';
 import { nameChunk, namePath } from './error-names.ts';
 import { CHUNK_TABLES_BYTES_MAX, CHUNKS_PER_READ_IN_FLIGHT_MAX } from './limits.ts';
+import type { AheadFiles, ChunkRun, ReadAhead } from './read-ahead.ts';
+import type { FileOrder } from './sequence.ts';
 
 /** A file of the snapshot as the reader needs it. */
 export interface ContentFile {
@@ -42,6 +44,9 @@ export class FileReader {
   readonly #fileOf: (entry: number) => ContentFile;
   readonly #costs: FileCosts;
   readonly #open: LRUCache<number, Opening>;
+  readonly #readAhead: ReadAhead | undefined;
+  /** The files as reading ahead sees them. */
+  readonly #aheadFiles: AheadFiles | undefined;
 
   constructor(parts: {
     snapshotId: string;
@@ -50,12 +55,19 @@ export class FileReader {
     fileOf: (entry: number) => ContentFile;
     /** Where it is counted what each file costs. */
     costs: FileCosts;
+    /** Undefined: nothing is fetched before it is asked for. */
+    ahead?: { readonly readAhead: ReadAhead; readonly order: FileOrder } | undefined;
   }) {
     this.#snapshotId = parts.snapshotId;
     this.#repository = parts.repository;
     this.#chunks = parts.chunks;
     this.#fileOf = parts.fileOf;
     this.#costs = parts.costs;
+    this.#readAhead = parts.ahead?.readAhead;
+    this.#aheadFiles = parts.ahead && {
+      ...parts.ahead.order,
+      chunksFrom: (entry, offset, bytes) => this.#chunksFrom(entry, offset, bytes),
+    };
     this.#open = new LRUCache({ maxSize: CHUNK_TABLES_BYTES_MAX });
   }
 
@@ -66,6 +78,7 @@ export class FileReader {
     cost.requests++;
     cost.bytes += target.byteLength;
     const startedMs = performance.now();
+    this.#touched(entry, offset, offset + target.byteLength);
     try {
       await this.#read(entry, offset, target, options);
     } finally {
@@ -90,6 +103,7 @@ export class FileReader {
       if (ref.chunks[i]!.lengthBytes > 0) pieces.push(ref.chunks[i]!);
     }
     await mapConcurrently(pieces, CHUNKS_PER_READ_IN_FLIGHT_MAX, async (chunk) => {
+      this.#readAhead?.used(chunk);
       await readPart(this.#chunks, chunk, partOf({ chunk, table }, { offset, target }), options);
     });
   }
@@ -107,7 +121,9 @@ export class FileReader {
       const plain = this.#chunks.getNow(chunk);
       if (plain?.byteLength !== chunk.lengthBytes) return false;
       copyPart(plain, partOf({ chunk, table }, { offset, target }));
+      this.#readAhead?.used(chunk);
     }
+    this.#touched(entry, offset, end);
     const { cost } = ref;
     cost.requests++;
     cost.bytes += target.byteLength;
@@ -122,6 +138,24 @@ export class FileReader {
       if (ref.chunks[i]!.lengthBytes > 0 && table.starts[i + 1]! > from) found.push(ref.chunks[i]!);
     }
     return found;
+  }
+
+  /** Ends what is fetched ahead. */
+  close(): void {
+    if (this.#aheadFiles !== undefined) this.#readAhead?.forget(this.#aheadFiles);
+  }
+
+  #touched(entry: number, offset: number, end: number): void {
+    if (this.#aheadFiles !== undefined) this.#readAhead?.touched(this.#aheadFiles, { entry, offset, end });
+  }
+
+  async #chunksFrom(entry: number, offset: number, bytes: number): Promise<ChunkRun> {
+    const { table } = await this.#file(entry);
+    const chunks = await this.chunksOf(entry, offset, offset + bytes);
+    const [first] = chunks;
+    const last = chunks.at(-1);
+    if (first === undefined || last === undefined) return { chunks, start: offset, end: offset + bytes };
+    return { chunks, start: table.starts[first.indexInFile]!, end: table.starts[last.indexInFile + 1]! };
   }
 
   #file(entry: number): Promise<OpenFile> {

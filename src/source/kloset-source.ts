@@ -2,13 +2,15 @@ import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
 import { FileCosts } from '../core/file-costs.ts';
 import { MAC_BYTES } from '../core/mac.ts';
 import type { Oddity } from '../core/oddities.ts';
-import { entryName, type SnapshotSource, type SnapshotTree } from '../core/snapshot-tree.ts';
+import { entryName, entryTypes, type SnapshotSource, type SnapshotTree } from '../core/snapshot-tree.ts';
 import type { StopOptions } from '../core/stop.ts';
 import type { Repository } from '../kloset/repository.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { walkSnapshotCached } from './cached-walk.ts';
 import { type BytePath, fromBytePath, joinPath, toBytePath } from './directory-lister.ts';
 import { FileReader } from './file-reader.ts';
+import { ENTRIES_BETWEEN_FILES_MAX } from './limits.ts';
+import type { ReadAhead } from './read-ahead.ts';
 import type { WalkedSnapshot, WalkOptions } from './snapshot-walk.ts';
 
 /** Where the parts of an opened snapshot come from; all stay the caller's. */
@@ -19,6 +21,8 @@ export interface KlosetSourceParts {
   readonly metadataChunks: ChunkStore;
   /** Reads files' contents: the native reader's chunks, or those that `plakar cat` gives. */
   readonly contentChunks: ChunkStore;
+  /** Fetches into `contentChunks` what clients will read next; undefined: nobody does. */
+  readonly readAhead?: ReadAhead | undefined;
 }
 
 /** A snapshot of a Kloset store, or a directory in it, as a tree and its contents. */
@@ -51,6 +55,13 @@ export class KlosetSource implements SnapshotSource {
         object: this.#objects.subarray(entry * MAC_BYTES, (entry + 1) * MAC_BYTES),
         sizeBytes: this.tree.sizeBytes[entry]!,
       }),
+      ahead: parts.readAhead && {
+        readAhead: parts.readAhead,
+        order: {
+          sizeOf: (entry) => this.tree.sizeBytes[entry]!,
+          nextFile: (entry) => nextFile(this.tree, entry),
+        },
+      },
     });
   }
 
@@ -83,13 +94,24 @@ export class KlosetSource implements SnapshotSource {
     return fromBytePath(this.#root).toString();
   }
 
-  async close(): Promise<void> {}
+  async close(): Promise<void> {
+    this.#files.close();
+  }
 
   #pathOf(entry: number): BytePath {
     const names: BytePath[] = [];
     for (let at = entry; at !== 0; at = this.tree.parent[at]!) names.push(toBytePath(entryName(this.tree, at)));
     return names.reduceRight(joinPath, this.#root);
   }
+}
+
+/** The file behind `entry` in the order of the tree, which is that of the disk; names of one inode have one content. */
+function nextFile({ length, type, sizeBytes, sameInodeAs }: SnapshotTree, entry: number): number | undefined {
+  const end = Math.min(length, entry + 1 + ENTRIES_BETWEEN_FILES_MAX);
+  for (let next = entry + 1; next < end; next++) {
+    if (type[next] === entryTypes.file && sizeBytes[next]! > 0 && !sameInodeAs.has(next)) return next;
+  }
+  return undefined;
 }
 
 /** The absolute path of the directory that becomes the root, without `.`, `..` and double slashes. */

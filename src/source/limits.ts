@@ -16,6 +16,9 @@ export const DIRECTORIES_IN_FLIGHT_MAX = 16;
 /** One extended attribute's value, bytes: the kernel's own limit is 64 KiB. */
 export const ATTRIBUTE_BYTES_MAX = 1 * MiB;
 
+/** Entries looked through for the next file with content, by the way of a read: a level of nothing but directories ends reading ahead. */
+export const ENTRIES_BETWEEN_FILES_MAX = 4096;
+
 /** Chunks fetched ahead at once, by all who guess together: enough that a store far away is kept busy, few enough that a thread is soon free. */
 export const GUESSES_IN_FLIGHT_MAX = 8;
 
