@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { exitCodes, UserError } from '../core/errors.ts';
 import { findFreeNbd, hasNbdModule } from './kernel-nbd.ts';
 import { complaint, findProgram, finish, requireProgram, run } from './program.ts';
+import { startOf } from './sessions.ts';
 
 export const attachMethods = ['nbd', 'loop', 'fuse'] as const;
 export type AttachMethod = (typeof attachMethods)[number];
@@ -109,7 +110,7 @@ async function mountNbdfuse(request: MountRequest, method: 'loop' | 'fuse'): Pro
     await appears(pidFile, child, ending);
     const file = join(directory, 'nbd');
     if (method === 'fuse') {
-      const options = readOnly ? 'ro,fakeroot' : 'rw,fakeroot';
+      const options = `${readOnly ? 'ro' : 'rw'},nosuid,nodev,fakeroot`;
       await run(inside(['fuse2fs', '-o', options, file, mountPoint]), { what: 'fuse2fs' });
       return { method, device: file, mountPoint, pid: child.process.pid };
     }
@@ -125,9 +126,12 @@ async function mountNbdfuse(request: MountRequest, method: 'loop' | 'fuse'): Pro
   }
 }
 
-/** ext4's own times of access would be writes that nobody asked for. */
+/**
+ * A device node of a backup would be this machine's device, and a set-uid program of it would get this machine's rights.
+ * ext4's own times of access would be writes that nobody asked for.
+ */
 function mountOptions(readOnly: boolean): string {
-  return readOnly ? 'ro,noatime' : 'noatime';
+  return `${readOnly ? 'ro' : 'rw'},nosuid,nodev,noatime`;
 }
 
 interface Helper {
@@ -201,20 +205,11 @@ export async function unmountDisk(
     // The loop device lets go of the file a moment after its filesystem is unmounted.
     await until(async () => (await finish(inside(words))).status === 0, `${directory} to be free`);
   }
-  if (disk.pid !== undefined) await until(async () => !isRunning(disk.pid!), `nbdfuse (${disk.pid}) to end`);
+  if (disk.pid !== undefined) await until(async () => startOf(disk.pid!) === undefined, `nbdfuse (${disk.pid}) to end`);
 }
 
 async function isMounted(path: string, inside: MountRequest['inside']): Promise<boolean> {
   return (await finish(inside(['findmnt', '-n', '--mountpoint', path]))).status === 0;
-}
-
-export function isRunning(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === 'EPERM';
-  }
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -56,7 +56,7 @@ export interface Finished {
 
 export interface RunOptions {
   /** Given to its standard input; otherwise that is empty. */
-  readonly input?: string;
+  readonly input?: string | Uint8Array;
   readonly environment?: NodeJS.ProcessEnv;
   /** Ends it early. */
   readonly ending?: AbortSignal;

@@ -87,7 +87,8 @@ export async function listSessions(base = sessionsDirectory()): Promise<Session[
   return sessions.filter((session) => session !== undefined);
 }
 
-async function readSession(directory: string): Promise<Session | undefined> {
+/** Undefined if it has no record. */
+export async function readSession(directory: string): Promise<Session | undefined> {
   const text = await readFile(join(directory, RECORD), 'utf8').catch(() => undefined);
   // Being made, or being removed; `cleanup` looks at those itself.
   if (text === undefined) return undefined;

@@ -54,7 +54,9 @@ async function runDrill(given: DrillArguments): Promise<void> {
     const onCheck = (check: DrillCheck) => {
       if (!given.json) process.stdout.write(describe(check));
     };
-    const checks = await drill(session, { sql, database: given.database, onCheck });
+    const { ending } = signals;
+    const { database } = given;
+    const checks = await signals.during(() => drill(session, { sql, database, ending, onCheck }));
     const { storeBytes, decodedBytes } = store.counters;
     const report = makeReport(session, checks, {
       storeBytes,

@@ -8,6 +8,7 @@ import { UserError } from '../core/errors.ts';
 import type { ExportCatalog } from '../core/export-catalog.ts';
 import type { Log } from '../core/log.ts';
 import { toHex } from '../core/mac.ts';
+import { spillDirectory } from '../device/spill-file.ts';
 import { partOf } from '../exports/composition.ts';
 import { MemoryOverlays } from '../exports/memory-overlays.ts';
 import type { OpenStore } from '../exports/open-store.ts';
@@ -27,7 +28,10 @@ interface DiskSurroundings {
 }
 
 /** Rejects with UserError for a selector that means no snapshot. */
-export function throwAwayDisk(text: string, { store, log, closers, overlayBytesMax }: DiskSurroundings): PgDisk {
+export async function throwAwayDisk(
+  text: string,
+  { store, log, closers, overlayBytesMax }: DiskSurroundings,
+): Promise<PgDisk> {
   const selector = parseSelector(text);
   const header = selectSnapshot(store.snapshots, selector);
   return {
@@ -38,6 +42,11 @@ export function throwAwayDisk(text: string, { store, log, closers, overlayBytesM
     place: PLACE,
     owner: undefined,
     exportName: '',
+    writtenTo: {
+      directory: await spillDirectory(undefined, log),
+      memoryBytes: overlayBytesMax,
+      advice: 'set TMPDIR to a directory with more of it',
+    },
     async open(owner): Promise<ExportCatalog> {
       const overlays = new MemoryOverlays({
         memoryBytesMax: overlayBytesMax,
@@ -91,6 +100,10 @@ export async function cloneDisk(
     place: part!.at ?? '',
     owner: record === undefined ? undefined : (record.layout.owner ?? 'recorded'),
     exportName: name,
+    writtenTo:
+      record === undefined
+        ? { directory, memoryBytes: 0, advice: 'name a directory with more of it (--clones DIR)' }
+        : undefined,
     async open(owner): Promise<ExportCatalog> {
       if (record === undefined) await clones.registry.create({ ...plan, layout: { owner } });
       return new CloneExports(clones, noExports);

@@ -154,7 +154,7 @@ async function startOn(
   const surroundings = { store, log, closers, overlayBytesMax };
   const disk =
     given.clone === undefined
-      ? throwAwayDisk(given.snapshot ?? 'latest', surroundings)
+      ? await throwAwayDisk(given.snapshot ?? 'latest', surroundings)
       : await cloneDisk(given.clone, {
           ...surroundings,
           directory: clonesDirectory({ clones: given.clones }),

@@ -12,6 +12,7 @@ import { timerOption } from './arguments.ts';
 import { clonesOption } from './clones-options.ts';
 import type { EndSignals } from './end-signals.ts';
 import { type PgStartArguments, pgStartOptions, startPg } from './pg-start.ts';
+import { printable } from './printable.ts';
 
 interface PgArguments extends PgStartArguments {
   readonly '--'?: readonly string[];
@@ -124,7 +125,7 @@ function idle(session: PgSession, idleMs: number | undefined): Promise<void> {
     let quietSinceMs = performance.now();
     const look = async () => {
       const [row] = await session.sql.query(
-        'template1',
+        session.facts.databases[0] ?? 'template1',
         "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()",
       );
       if (row?.[0] !== '0') quietSinceMs = performance.now();
@@ -138,15 +139,28 @@ function idle(session: PgSession, idleMs: number | undefined): Promise<void> {
 
 function describe(session: PgSession, user: string): string {
   const { host, port, examination, facts, snapshotId } = session;
+  const database = facts.databases.includes('postgres') ? 'postgres' : (facts.databases[0] ?? 'template1');
+  const names = facts.databases.map((name) => printable(Buffer.from(name))).join(', ');
   return [
     `ready postgresql:///?host=${encodeURIComponent(host)}&port=${port}&user=${encodeURIComponent(user)}`,
-    `${examination.server.version} on snapshot ${snapshotId.slice(0, 8)}, databases ${facts.databases.join(', ')}. Connect with:`,
-    `  psql -h ${host} -p ${port} -U ${user} -d ${facts.databases.includes('postgres') ? 'postgres' : facts.databases[0]}`,
+    `${examination.server.version} on snapshot ${snapshotId.slice(0, 8)}, databases ${names}. Connect with:`,
+    `  psql ${['-h', host, '-p', String(port), '-U', user, '-d', database].map(shellWord).join(' ')}`,
     session.clone === undefined
       ? 'Ctrl-C ends it; what was changed is then gone.'
       : `Ctrl-C ends it; what was changed stays in the clone ${session.clone}.`,
     '',
   ].join('\n');
+}
+
+/** What could move a terminal's cursor, or turn a line around. */
+const UNPRINTABLE = /[\p{Cc}\p{Zl}\p{Zp}\p{Bidi_Control}]/gu;
+
+/** A word as bash takes it. */
+function shellWord(text: string): string {
+  if (/^[\w./@%+-]+$/.test(text)) return text;
+  if (text.search(UNPRINTABLE) === -1) return `'${text.replaceAll("'", "'\\''")}'`;
+  const hex = (found: string) => `\\u${found.charCodeAt(0).toString(16).padStart(4, '0')}`;
+  return `$'${text.replace(/[\\']/g, '\\$&').replace(UNPRINTABLE, hex)}'`;
 }
 
 function toJson(session: PgSession, user: string): object {

@@ -143,7 +143,7 @@ export async function spillDirectory(wanted: string | undefined, log: Log): Prom
       log.debug({ candidate, error }, 'not usable for temporary files');
     }
   }
-  const message = `${candidates.join(' and ')} are kept in memory (tmpfs) or missing; give --temp-dir a directory on a disk`;
+  const message = `${candidates.join(' and ')} are kept in memory (tmpfs) or missing; give --temp-dir, or TMPDIR, a directory on a disk`;
   throw new UserError(message);
 }
 

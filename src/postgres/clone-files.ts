@@ -1,6 +1,7 @@
 /** What is changed in a clone's files before a server starts on it. */
 import { posix } from 'node:path';
 import { run } from '../attach/program.ts';
+import { entryPathBytes, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import type { LinkChange } from './links.ts';
 
 /**
@@ -59,17 +60,37 @@ export interface CloneFiles {
   /** What links begin with: the snapshot's root as the server sees it. Undefined: they are relative. */
   readonly linkBase: string | undefined;
   readonly user: { readonly uid: number; readonly gid: number };
+  /** What is removed, below `snapshotRoot`: bytes that begin with `/`. */
+  readonly fifos: readonly Uint8Array[];
   inside(words: readonly string[]): readonly string[];
 }
 
+/** Every named pipe of a tree, as a path below its root: whoever opens one waits until somebody else does. */
+export function findFifos(tree: SnapshotTree): Uint8Array[] {
+  const found: Uint8Array[] = [];
+  for (let entry = 1; entry < tree.length; entry++) {
+    if (tree.type[entry] === entryTypes.fifo) found.push(entryPathBytes(tree, entry));
+  }
+  return found;
+}
+
 /**
- * Sets files aside, in `set-aside` at the disk's root, and changes links. Resolves to the names of what was set aside. Can
+ * Removes named pipes, sets files aside, in `set-aside` at the disk's root, and changes links. Resolves to the names of what was set aside. Can
  * be done again on the same clone.
  */
 export async function prepareFiles(files: CloneFiles, links: readonly LinkChange[]): Promise<string[]> {
-  const { mountPoint, dataDirectory, snapshotRoot, linkBase, user, inside } = files;
+  const { mountPoint, dataDirectory, snapshotRoot, linkBase, user, inside, fifos } = files;
   const shell = (script: string, ...given: string[]) =>
     run(inside(['sh', '-c', script, 'sh', ...given]), { what: 'Preparing the data directory' });
+  if (fifos.length > 0) {
+    const paths = fifos.map((path) => Buffer.concat([Buffer.from(snapshotRoot), path, Buffer.of(0)]));
+    // Of another clone's life, one of them may be something else by now.
+    const remove = 'for path; do [ ! -p "$path" ] || rm -f -- "$path"; done';
+    await run(inside(['xargs', '-0', 'sh', '-c', remove, 'sh']), {
+      input: Buffer.concat(paths),
+      what: 'Removing named pipes',
+    });
+  }
   const aside = posix.join(mountPoint, 'set-aside');
   const moved = await shell(SET_ASIDE_SCRIPT, dataDirectory, aside, ...SET_ASIDE);
   await shell(COMPLETE_SCRIPT, String(user.uid), String(user.gid), dataDirectory);

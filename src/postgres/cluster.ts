@@ -53,7 +53,6 @@ const ROLE_SETTINGS_KEPT = [
   'xmloption',
 ];
 
-const UNIT_SEPARATOR = '\x1f';
 /** Before each line of ours, since single-user mode prints its prompt, too. */
 const MARK = 'kloset-nbd:';
 
@@ -64,7 +63,7 @@ const MARK = 'kloset-nbd:';
 function factsScript(): string {
   const kept = ROLE_SETTINGS_KEPT.map((name) => `'${name}'`).join(',');
   const copy = (kind: string, columns: string, rest: string) =>
-    `COPY (SELECT '${MARK}${kind}', ${columns} ${rest}) TO STDOUT (FORMAT text, DELIMITER E'\\x1f')`;
+    `COPY (SELECT '${MARK}${kind}', ${columns} ${rest}) TO STDOUT`;
   return [
     copy('superuser', 'rolname', 'FROM pg_authid WHERE oid = 10'),
     copy('database', 'datname', 'FROM pg_database WHERE datallowconn AND NOT datistemplate ORDER BY datname'),
@@ -94,7 +93,7 @@ export async function recoverAndDefuse(options: ClusterOptions, dropSettings: bo
   if (status !== 0) throw serverError('PostgreSQL cannot recover the backup', stderr);
   const rows = stdout.split('\n').flatMap((line) => {
     const at = line.indexOf(MARK);
-    return at === -1 ? [] : [line.slice(at + MARK.length).split(UNIT_SEPARATOR)];
+    return at === -1 ? [] : [parseCopied(line.slice(at + MARK.length))];
   });
   const of = (kind: string) => rows.filter((row) => row[0] === kind);
   const superuser = of('superuser')[0]?.[1];
@@ -104,6 +103,13 @@ export async function recoverAndDefuse(options: ClusterOptions, dropSettings: bo
     databases: of('database').map((row) => row[1]!),
     droppedRoleSettings: of('dropped').map((row) => ({ role: row[1]!, database: row[2]!, setting: row[3]! })),
   };
+}
+
+/** A line of COPY's text format. Source: PostgreSQL's documentation, COPY, "Text Format". */
+export function parseCopied(line: string): string[] {
+  const special: Readonly<Record<string, string>> = { b: '\b', f: '\f', n: '\n', r: '\r', t: '\t', v: '\v' };
+  const plain = (text: string) => text.replace(/\\(.)/gs, (_, escaped: string) => special[escaped] ?? escaped);
+  return line.split('\t').map(plain);
 }
 
 export class Cluster {

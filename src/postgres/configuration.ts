@@ -9,14 +9,28 @@ export interface Setting {
 /** `include`, `include_if_exists` and `include_dir` are settings to us: whoever reads the file follows them. */
 export const includeNames = ['include', 'include_if_exists', 'include_dir'];
 
-const LINE = /^\s*([A-Za-z_][\w.$]*)\s*(?:=\s*|\s+|(?='))('(?:[^'\\\n]|''|\\.)*'|[^\s#']+)?\s*(?:#.*)?$/;
+const NAME = /^[A-Za-z_][\w.$]*/;
+/** What may stand between name and value. */
+const EQUALS = /^\s*=?\s*/;
+const VALUE = /^(?:'(?:[^'\\\n]|''|\\.)*'|[^\s#']+)/;
 
-/** The settings of one file in its order; lines that PostgreSQL would refuse are left out. */
+/** A longer line is no setting of anybody's, characters. */
+const LINE_LENGTH_MAX = 16_384;
+
+/** The settings of one file in its order; lines that PostgreSQL would refuse are left out. Time and memory are linear. */
 export function parseConfiguration(text: string): Setting[] {
-  return text.split(/\r?\n/).flatMap((line) => {
-    const [, name, value] = LINE.exec(line) ?? [];
-    return name === undefined || value === undefined ? [] : [{ name: name.toLowerCase(), value: unquote(value) }];
-  });
+  return text.split(/\r?\n/).flatMap((line) => (line.length > LINE_LENGTH_MAX ? [] : parseLine(line.trim())));
+}
+
+function parseLine(line: string): Setting[] {
+  const name = NAME.exec(line)?.[0];
+  if (name === undefined) return [];
+  const behind = line.slice(name.length);
+  const between = EQUALS.exec(behind)![0];
+  const value = VALUE.exec(behind.slice(between.length))?.[0];
+  if (value === undefined || (between === '' && !value.startsWith("'"))) return [];
+  const rest = behind.slice(between.length + value.length).trimStart();
+  return rest === '' || rest.startsWith('#') ? [{ name: name.toLowerCase(), value: unquote(value) }] : [];
 }
 
 /** The value that a later line does not replace, by name. */

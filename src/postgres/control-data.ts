@@ -7,6 +7,9 @@ export interface ControlData {
   /** First WAL segment that recovery without a backup label needs. */
   readonly redoSegment: string;
   readonly pageBytes: number;
+  readonly walPageBytes: number;
+  /** Pages of a large relation's file, of which it has several. */
+  readonly filePages: number;
   readonly walSegmentBytes: number;
   readonly checksums: boolean;
   /** Settings that recovery needs at least as large as they were, by name. */
@@ -40,6 +43,8 @@ export function parseControlData(text: string): ControlData {
     state: field('Database cluster state'),
     redoSegment: field("Latest checkpoint's REDO WAL file"),
     pageBytes: Number(field('Database block size')),
+    walPageBytes: Number(field('WAL block size')),
+    filePages: Number(field('Blocks per segment of large relation')),
     walSegmentBytes: Number(field('Bytes per WAL segment')),
     checksums: field('Data page checksum version') !== '0',
     recoverySettings: new Map(Object.entries(settingWords).map(([words, name]) => [name, field(words)])),

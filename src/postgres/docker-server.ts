@@ -1,7 +1,15 @@
 import { basename, join } from 'node:path';
 import { complaint, type Finished, finish, requireProgram } from '../attach/program.ts';
 import { exitCodes, UserError } from '../core/errors.ts';
-import { lines, type PostgresServer, type ServerPlace, type User } from './postgres-server.ts';
+import {
+  LIBRARIES_SCRIPT,
+  libraryNames,
+  lines,
+  type PostgresServer,
+  PRESETS_SCRIPT,
+  type ServerPlace,
+  type User,
+} from './postgres-server.ts';
 
 /** The image of a major version. Source: Docker Official Images. */
 const IMAGE = 'postgres';
@@ -78,6 +86,16 @@ export class DockerServer implements PostgresServer {
   controlData(directory: string): Promise<Finished> {
     const options = [...bind(directory, directory, true), '--env', 'LC_ALL=C', '--entrypoint', 'pg_controldata'];
     return finish(run(NO_NETWORK, [...options, this.#image, directory]));
+  }
+
+  presets(names: readonly string[], directory: string): Promise<Finished> {
+    const options = [...bind(directory, directory, true), '--entrypoint', 'sh', this.#image];
+    return finish(run(NO_NETWORK, [...options, '-c', PRESETS_SCRIPT, 'postgres', directory, ...names]));
+  }
+
+  async libraries(): Promise<ReadonlySet<string> | undefined> {
+    const words = ['--entrypoint', 'sh', this.#image, '-c', LIBRARIES_SCRIPT, 'pg_config'];
+    return libraryNames(await finish(run(NO_NETWORK, words)));
   }
 
   dataDirectory(): string {

@@ -15,6 +15,8 @@ export interface DrillOptions {
   /** SQL to run in `database` instead of counting rows. */
   readonly sql: string | undefined;
   readonly database: string | undefined;
+  /** When it is aborted, the check that runs is ended, and no other begins. */
+  readonly ending: AbortSignal;
   onCheck(check: DrillCheck): void;
 }
 
@@ -24,15 +26,22 @@ select format('%I.%I', n.nspname, c.relname) from pg_class c join pg_namespace n
 where c.relkind in ('r', 'm') and c.relpersistence = 'p' and n.nspname not in ('pg_catalog', 'information_schema') and n.nspname !~ '^pg_toast'
 order by 1`;
 
-/** Runs all checks; stops the server for the last. Resolves to them in their order; a check that fails ends nothing. */
+/**
+ * Runs all checks; stops the server for the last. Resolves to them in their order; a check that fails ends nothing. Rejects
+ * with the reason of `ending`.
+ */
 export async function drill(session: PgSession, options: DrillOptions): Promise<DrillCheck[]> {
   const checks: DrillCheck[] = [];
   const check = async (name: string, work: () => Promise<Outcome>) => {
+    const { ending } = options;
+    ending.throwIfAborted();
     const started = performance.now();
     const outcome = await work().catch((error) => {
-      if (!(error instanceof KlosetNbdError)) throw error;
+      if (!(error instanceof KlosetNbdError) || ending.aborted) throw error;
       return { result: 'failed' as const, text: error.message };
     });
+    // What was ended says nothing of the backup.
+    ending.throwIfAborted();
     const done = { name, ...outcome, seconds: (performance.now() - started) / 1000 };
     checks.push(done);
     options.onCheck(done);
@@ -46,7 +55,7 @@ export async function drill(session: PgSession, options: DrillOptions): Promise<
   if (sql !== undefined) {
     const database = options.database ?? databases.find((name) => name === 'postgres') ?? databases[0]!;
     await check(`SQL in ${database}`, async () => {
-      const rows = await session.sql.query(database, sql);
+      const rows = await session.sql.query(database, sql, { isForeign: true });
       return { result: 'passed', text: rows.map((row) => row.join(' | ')).join('\n') };
     });
   }
@@ -65,10 +74,15 @@ async function amcheck(session: PgSession, database: string): Promise<Outcome> {
   const [available] = await session.sql.query(database, "select 1 from pg_available_extensions where name = 'amcheck'");
   if (available === undefined)
     return { result: 'skipped', text: 'the extension amcheck is not installed here (Debian: postgresql-contrib)' };
-  const words = ['--install-missing', '--heapallindexed', '-d', database];
+  const words = ['--install-missing', '--heapallindexed', '-d', patternOf(database)];
   const { status, stdout, stderr } = await session.sql.run('pg_amcheck', words);
   if (status === 0) return { result: 'passed', text: '' };
   return { result: 'failed', text: complaint(stdout + stderr) };
+}
+
+/** A pattern that means that database alone. Source: psql's documentation, "Patterns". */
+function patternOf(database: string): string {
+  return `"${database.replaceAll('"', '""')}"`;
 }
 
 async function countRows(session: PgSession, database: string): Promise<Outcome> {

@@ -3,12 +3,14 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { exitCodes, UserError } from '../core/errors.ts';
 import { type ContentReader, entryName, entryPath, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
-import { KiB, MiB } from '../core/units.ts';
+import { formatBytes, KiB, MiB } from '../core/units.ts';
 import { type MappedTablespace, parseTablespaceMap, startSegment } from './backup-label.ts';
 import { effectiveSettings, includeNames, parseConfiguration, type Setting } from './configuration.ts';
 import { type ControlData, parseControlData } from './control-data.ts';
 import { entryAt, fileAt, findDataDirectories, findLogicalDump } from './data-directories.ts';
 import type { PostgresServer } from './postgres-server.ts';
+import { missingLibraries, requireSameBuild } from './server-build.ts';
+import { requireWal } from './wal-segments.ts';
 
 /** A snapshot's entries and their contents. */
 export interface Snapshot {
@@ -25,6 +27,8 @@ export interface Examination {
   /** Settings of the backup's own files, those of ALTER SYSTEM included. */
   readonly backupSettings: ReadonlyMap<string, string>;
   readonly mapped: readonly MappedTablespace[];
+  /** Bytes of WAL that recovery may replay. */
+  readonly walBytes: number;
   /** What an operator should know, one line each. */
   readonly warnings: readonly string[];
 }
@@ -33,6 +37,8 @@ export interface Examination {
 const TEXT_BYTES_MAX = 4 * MiB;
 /** How many files a configuration may include, as a circle of includes has no end. */
 const INCLUDES_MAX = 100;
+const damaged = { exitCode: exitCodes.damagedData };
+
 /** Size of pg_control. Source: PG_CONTROL_FILE_SIZE. */
 const CONTROL_BYTES = 8 * KiB;
 
@@ -49,6 +55,7 @@ export async function examine(
   },
 ): Promise<Examination> {
   const { tree } = snapshot;
+  const { force } = options;
   const dataDirectory = theDataDirectory(tree);
   const path = entryPath(tree, dataDirectory);
   const text = (names: readonly string[]) => readText(snapshot, dataDirectory, names);
@@ -59,28 +66,33 @@ export async function examine(
   const warnings: string[] = [];
   if (label === undefined && control.state !== 'shut down' && control.state !== 'shut down in recovery') {
     const message = `It has no backup_label and the server was running (${control.state}): a copy made file by file is not consistent`;
-    if (!options.force) {
+    if (!force) {
       throw new UserError(
         `${message}. If it is an atomic snapshot (LVM, ZFS, a stopped disk) say --force; else use pg_basebackup for the next one.`,
       );
     }
     warnings.push(`${message}; going on because of --force.`);
   }
-  requireWal(
-    tree,
-    dataDirectory,
-    label === undefined ? control.redoSegment : (startSegment(label) ?? control.redoSegment),
-  );
-  const settings = [
+  const wal = requireWal(tree, dataDirectory, {
+    first: label === undefined ? control.redoSegment : (startSegment(label) ?? control.redoSegment),
+    segmentBytes: control.walSegmentBytes,
+  });
+  if (wal.gap !== undefined) {
+    if (!force) throw new UserError(`${wal.gap}. Bring it from the archive, or lose that with --force.`, damaged);
+    warnings.push(`${wal.gap}; going on because of --force.`);
+  }
+  const settings = effectiveSettings([
     ...(await readSettings(snapshot, dataDirectory)),
     ...parseConfiguration((await text(['postgresql.auto.conf'])) ?? ''),
-  ];
+  ]);
+  warnings.push(...(await missingLibraries(settings, server)));
   return {
     dataDirectory,
     path,
     server,
     control,
-    backupSettings: effectiveSettings(settings),
+    backupSettings: settings,
+    walBytes: wal.bytes,
     mapped: parseTablespaceMap((await text(['tablespace_map'])) ?? ''),
     warnings,
   };
@@ -127,6 +139,7 @@ async function readControl(
   const copy = join(workDirectory, 'control');
   await mkdir(join(copy, 'global'), { recursive: true });
   await writeFile(join(copy, 'global', 'pg_control'), bytes);
+  await writeFile(join(copy, 'postgresql.conf'), '');
   const { status, stdout, stderr } = await server.controlData(copy);
   // It only warns of what it cannot make out: another byte order, another version.
   if (status !== 0 || /WARNING/.test(stdout + stderr)) {
@@ -135,47 +148,28 @@ async function readControl(
       { exitCode: exitCodes.version },
     );
   }
-  return parseControlData(stdout);
-}
-
-/** The segment from which recovery starts must be there: nobody can go on without it. */
-function requireWal(tree: SnapshotTree, dataDirectory: number, segment: string): void {
-  const wal = entryAt(tree, dataDirectory, ['pg_wal']);
-  // A link: what it leads to is looked at when links are.
-  if (wal !== undefined && tree.type[wal] === entryTypes.symlink) return;
-  if (fileAt(tree, dataDirectory, ['pg_wal', segment]) !== undefined) return;
-  const segments = wal === undefined ? [] : segmentsOf(tree, wal);
-  const there = segments.length === 0 ? 'it has none' : `it has ${segments[0]} to ${segments.at(-1)}`;
-  throw new UserError(
-    `The backup lacks the WAL segment ${segment}, from which recovery starts (${there}): back up with pg_basebackup -X fetch or stream, ` +
-      'or bring the segment from the archive. Do not use pg_resetwal: it makes a database that looks whole and is not.',
-    { exitCode: exitCodes.damagedData },
-  );
-}
-
-function segmentsOf(tree: SnapshotTree, wal: number): string[] {
-  const first = tree.firstChild[wal]!;
-  const names = Array.from({ length: tree.childCount[wal]! }, (_, i) =>
-    Buffer.from(entryName(tree, first + i)).toString(),
-  );
-  return names.filter((name) => /^[0-9A-F]{24}$/.test(name));
+  const control = parseControlData(stdout);
+  await requireSameBuild(control, server, copy);
+  return control;
 }
 
 /** postgresql.conf and what it includes, as far as that lies in the data directory. */
 async function readSettings(snapshot: Snapshot, dataDirectory: number): Promise<Setting[]> {
-  let left = INCLUDES_MAX;
-  const read = async (names: readonly string[]): Promise<Setting[]> => {
-    if (left-- === 0) return [];
-    const text = await readText(snapshot, dataDirectory, names);
-    const settings: Setting[] = [];
-    for (const setting of parseConfiguration(text ?? '')) {
+  const settings: Setting[] = [];
+  let filesLeft = INCLUDES_MAX;
+  let charactersLeft = TEXT_BYTES_MAX;
+  const read = async (names: readonly string[]): Promise<void> => {
+    if (filesLeft-- <= 0) return;
+    const text = (await readText(snapshot, dataDirectory, names)) ?? '';
+    charactersLeft -= text.length;
+    if (charactersLeft < 0) throw tooLong('postgresql.conf with all that it includes');
+    for (const setting of parseConfiguration(text)) {
       if (!includeNames.includes(setting.name)) settings.push(setting);
-      else
-        for (const file of included(snapshot.tree, dataDirectory, names, setting)) settings.push(...(await read(file)));
+      else for (const file of included(snapshot.tree, dataDirectory, names, setting)) await read(file);
     }
-    return settings;
   };
-  return read(['postgresql.conf']);
+  await read(['postgresql.conf']);
+  return settings;
 }
 
 /** The files an include line means, relative to the data directory. */
@@ -207,9 +201,16 @@ async function readText(
   const entry = fileAt(tree, directory, names);
   if (entry === undefined) return undefined;
   const size = tree.sizeBytes[entry]!;
-  if (size > TEXT_BYTES_MAX)
-    throw new UserError(`${names.join('/')} has ${size} bytes: that is no text file of PostgreSQL.`);
+  if (size > TEXT_BYTES_MAX) throw tooLong(names.join('/'));
   const bytes = new Uint8Array(size);
   await content.read(entry, 0, bytes);
   return Buffer.from(bytes).toString();
+}
+
+function tooLong(what: string): UserError {
+  return new UserError(
+    `${what} has more than ${formatBytes(TEXT_BYTES_MAX)}: that is no text file of PostgreSQL's. Look at it with "kloset-nbd attach --read-only"; ` +
+      'if the rest is sound, make a clone without it and start "pg --clone" on that.',
+    damaged,
+  );
 }

@@ -56,9 +56,14 @@ export function planLinks(options: LinkOptions): LinkChange[] {
   return changes;
 }
 
+/** How many links are told by name. */
+const LOST_TOLD_MAX = 20;
+
 function leavingError(lost: readonly string[]): UserError {
+  const untold = lost.length - LOST_TOLD_MAX;
+  const told = lost.slice(0, LOST_TOLD_MAX).join(', ') + (untold > 0 ? `, and ${untold} more` : '');
   return new UserError(
-    `Symlinks of the data directory leave the snapshot, and could lead into live files of this machine: ${lost.join(', ')}. ` +
+    `Symlinks of the data directory leave the snapshot, and could lead into live files of this machine: ${told}. ` +
       'Serve the snapshot that holds what they lead to, name a place in it with --tablespace OID=PATH, or leave tablespaces out with --without-tablespaces.',
   );
 }

@@ -6,6 +6,7 @@ import type { MemoryGroups } from '../attach/memory-groups.ts';
 import { type Finished, finish } from '../attach/program.ts';
 import { Sandbox } from '../attach/sandbox.ts';
 import { createSession, removeSession, type SessionRecord, startOf, writeRecord } from '../attach/sessions.ts';
+import { startWatcher } from '../attach/watcher.ts';
 import type { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
 import type { ExportCatalog } from '../core/export-catalog.ts';
@@ -14,12 +15,13 @@ import type { SnapshotTree } from '../core/snapshot-tree.ts';
 import type { OpenStore } from '../exports/open-store.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { NbdServer } from '../nbd/server.ts';
-import { prepareFiles } from './clone-files.ts';
+import { findFifos, prepareFiles } from './clone-files.ts';
 import { Cluster, type ClusterFacts, recoverAndDefuse } from './cluster.ts';
 import { formatConfiguration } from './configuration.ts';
 import { containedConfiguration, type Difference } from './contained-configuration.ts';
 import { containerOf, DockerServer } from './docker-server.ts';
 import { type Examination, examine } from './examination.ts';
+import { checkSpace, type WrittenTo } from './free-space.ts';
 import { planLinks } from './links.ts';
 import type { PostgresServer, ServerUser, User } from './postgres-server.ts';
 import { SqlClient } from './sql-client.ts';
@@ -37,6 +39,8 @@ export interface PgDisk {
   /** Whose its files are; undefined for a new disk, whose files get the owner that `open` is given. */
   readonly owner: User | 'recorded' | undefined;
   readonly exportName: string;
+  /** Undefined for a clone that has been recovered already. */
+  readonly writtenTo: WrittenTo | undefined;
   /** Makes it ready to be served. */
   open(owner: User): Promise<ExportCatalog>;
 }
@@ -111,7 +115,10 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   const container = examination.server instanceof DockerServer ? containerOf(directory) : undefined;
   const record = { ...found, container };
   await writeRecord(directory, record);
-  for (const warning of examination.warnings) log.warn({ snapshot: header.id }, warning);
+  const { walBytes } = examination;
+  const narrow = disk.writtenTo && (await checkSpace(disk.writtenTo, { walBytes, force }));
+  const warnings = narrow === undefined ? examination.warnings : [...examination.warnings, narrow];
+  for (const warning of warnings) log.warn({ snapshot: header.id }, warning);
   const links = planLinks({
     tree: source.tree,
     root: source.root,
@@ -129,7 +136,11 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   const user = await serverUser(source.tree, disk, examination);
   ending.throwIfAborted();
   const sandbox = server.isContained ? undefined : await startSandbox(options, directory, closers);
-  // Whatever is being waited for in it ends with it.
+  if (sandbox === undefined) {
+    const watcher = startWatcher(directory);
+    closers.add(() => watcher.dismiss());
+  }
+  // Whatever is waited for in it ends with it.
   const endSandbox = () => void sandbox?.close();
   ending.addEventListener('abort', endSandbox);
   ending.throwIfAborted();
@@ -149,7 +160,10 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   const dataDirectory = posix.join(snapshotRoot, examination.path).replace(/\/$/, '');
   // A container sees the data directory elsewhere: links in it must not depend on where that is.
   const linkBase = server.user === undefined ? undefined : snapshotRoot;
-  const files = { mountPoint, dataDirectory, snapshotRoot, linkBase, user: owner, inside };
+  const fifos = findFifos(source.tree);
+  const files = { mountPoint, dataDirectory, snapshotRoot, linkBase, user: owner, inside, fifos };
+  if (fifos.length > 0)
+    log.info({ count: fifos.length }, `Left out: ${fifos.length} named pipes, on which a server would wait for ever`);
   const setAside = await prepareFiles(files, links);
   if (setAside.length > 0) log.info({ setAside }, `Set aside in the clone: ${setAside.join(', ')}`);
   const host = await ownedDirectory(join(directory, 'pg'), user);
@@ -168,7 +182,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   closers.add(() => cluster.stop());
   ending.removeEventListener('abort', endSandbox);
   await writeRecord(directory, { ...record, uri: address.uri, method, device, mountPoint, host, port: options.port });
-  const sql = new SqlClient(server, { host, port: options.port, user: facts.superuser });
+  const sql = new SqlClient(server, { host, port: options.port, user: facts.superuser, ending });
   return {
     host,
     port: options.port,
@@ -182,7 +196,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
     sql,
     ended: cluster.ended,
     stop: () => cluster.stop(),
-    runInside: (program, words) => finish(server.command(program, words, place)),
+    runInside: (program, words) => finish(server.command(program, words, place), { ending }),
   };
 }
 
@@ -292,8 +306,13 @@ async function writeConfiguration(
   return path('postgresql.conf');
 }
 
+/** More settings than PostgreSQL has, extensions' included, are told as a number. */
+const DIFFERENCES_TOLD_MAX = 1000;
+
 function logDifferences(differences: readonly Difference[], log: Log): void {
-  for (const { name, backup, used } of differences) {
+  const untold = differences.length - DIFFERENCES_TOLD_MAX;
+  if (untold > 0) log.info({ count: untold }, `Not used: ${untold} further settings`);
+  for (const { name, backup, used } of differences.slice(0, DIFFERENCES_TOLD_MAX)) {
     log.info(
       { setting: name, backup, used },
       `Not used: ${name} = '${backup}'${used === undefined ? '' : `; here '${used}'`}`,

@@ -1,7 +1,7 @@
 /** Where a server of PostgreSQL comes from: programs installed here, or a container's image. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { type Finished, finish } from '../attach/program.ts';
+import { type Finished, findProgram, finish } from '../attach/program.ts';
 import type { ServerPrograms } from './server-programs.ts';
 
 /** An account, as numbers. */
@@ -41,6 +41,10 @@ export interface PostgresServer {
   locales(): Promise<ReadonlySet<string>>;
   /** What pg_controldata says of the copy of global/pg_control in `directory`. */
   controlData(directory: string): Promise<Finished>;
+  /** What `postgres -C` says of each name, a line each; `directory` has an empty postgresql.conf. */
+  presets(names: readonly string[], directory: string): Promise<Finished>;
+  /** Names of the libraries in its `$libdir`, without `.so`; undefined where that cannot be told. */
+  libraries(): Promise<ReadonlySet<string> | undefined>;
   /** Path of the data directory as the server sees it. */
   dataDirectory(place: ServerPlace): string;
   /** The words that run one of its programs on the data directory; `isServer` for the one that stays. */
@@ -50,6 +54,12 @@ export interface PostgresServer {
   /** The words that stop the server that runs in `place`, in order. */
   stop(place: ServerPlace): readonly string[];
 }
+
+/** $0: the server, $1: a directory with a configuration; then names. */
+export const PRESETS_SCRIPT = 'd=$1; shift; for name; do "$0" -C "$name" -D "$d" || exit; done';
+
+/** $0: pg_config. Lists what is in the directory that PostgreSQL calls `$libdir`. */
+export const LIBRARIES_SCRIPT = 'd=$("$0" --pkglibdir) && ls "$d"';
 
 /** Programs of this machine. */
 export class InstalledServer implements PostgresServer {
@@ -76,12 +86,26 @@ export class InstalledServer implements PostgresServer {
     return finish([join(this.#directory, 'pg_controldata'), directory], { environment });
   }
 
+  presets(names: readonly string[], directory: string): Promise<Finished> {
+    return finish(['sh', '-c', PRESETS_SCRIPT, join(this.#directory, 'postgres'), directory, ...names]);
+  }
+
+  async libraries(): Promise<ReadonlySet<string> | undefined> {
+    return libraryNames(await finish(['sh', '-c', LIBRARIES_SCRIPT, join(this.#directory, 'pg_config')]));
+  }
+
   dataDirectory(place: ServerPlace): string {
     return place.dataDirectory;
   }
 
-  command(program: string, words: readonly string[], { inside, user }: ServerPlace): readonly string[] {
-    return inside(asUser([join(this.#directory, program), ...words], user));
+  command(
+    program: string,
+    words: readonly string[],
+    { inside, user }: ServerPlace,
+    isServer = false,
+  ): readonly string[] {
+    const own = [join(this.#directory, program), ...words];
+    return inside(asUser(withParent(own, isServer ? 'QUIT' : 'TERM'), user));
   }
 
   client(program: string, words: readonly string[], environment: Readonly<Record<string, string>>): readonly string[] {
@@ -95,12 +119,24 @@ export class InstalledServer implements PostgresServer {
   }
 }
 
+/** The words that run a program so that it gets a signal when the process dies that started it. */
+function withParent(words: readonly string[], signal: 'QUIT' | 'TERM'): readonly string[] {
+  const setpriv = findProgram('setpriv');
+  return setpriv === undefined ? words : [setpriv, '--pdeathsig', signal, '--', ...words];
+}
+
 /** The words that run a program as that user, who can gain no rights. */
 function asUser(words: readonly string[], { uid, gid, by }: ServerUser): readonly string[] {
   if (by === 'self') return words;
   if (by === 'unmap') return ['unshare', '--user', `--map-user=${uid}`, `--map-group=${gid}`, '--', ...words];
   const rights = ['--no-new-privs', '--inh-caps=-all', '--bounding-set=-all', '--clear-groups'];
   return ['setpriv', `--reuid=${uid}`, `--regid=${gid}`, ...rights, '--', ...words];
+}
+
+/** What LIBRARIES_SCRIPT said. */
+export function libraryNames(listed: Finished): ReadonlySet<string> | undefined {
+  if (listed.status !== 0) return undefined;
+  return new Set([...lines(listed)].filter((name) => name.endsWith('.so')).map((name) => name.slice(0, -'.so'.length)));
 }
 
 /** The lines of what a program said. */

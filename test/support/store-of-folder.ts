@@ -1,5 +1,5 @@
 /** A folder as a snapshot in a store on disk, such as a backup of it would make. */
-import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
+import { lstatSync, mkdirSync, readdirSync, readFileSync, readlinkSync, type Stats, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { goMode } from '../../src/kloset/format.ts';
 import { type Cleanup, temporaryFolder } from './fixtures.ts';
@@ -30,9 +30,15 @@ function collect(entries: WrittenEntry[], folder: string, path: string): void {
     if (stat.isDirectory()) collect(entries, file, inner);
     else if (stat.isSymbolicLink())
       entries.push({ path: inner, mode: goMode.symlink + 0o777, target: readlinkSync(file) });
+    else if (stat.isFIFO()) entries.push({ path: inner, mode: goMode.fifo + permissionsOf(stat) });
+    else if (stat.isBlockDevice()) entries.push({ path: inner, mode: goMode.device + permissionsOf(stat) });
     else if (stat.isFile())
       entries.push({ path: inner, mode: stat.mode & 0o777, content: chunksOf(readFileSync(file)) });
   }
+}
+
+function permissionsOf({ mode }: Stats): number {
+  return mode & 0o777;
 }
 
 function chunksOf(bytes: Uint8Array): Uint8Array[] {

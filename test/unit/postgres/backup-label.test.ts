@@ -14,3 +14,9 @@ test('tablespaces, also where a path has newlines and backslashes', () => {
   ]);
   expect(parseTablespaceMap('')).toEqual([]);
 });
+
+test('what no backup has, and a map of one long line, cost no more than their length', () => {
+  expect(parseTablespaceMap('16384 ../../etc\nx /a\n16385\n16386 /b\\')).toEqual([{ oid: '16384', path: '../../etc' }]);
+  const long = `16384 ${'\\\n'.repeat(1_000_000)}`;
+  expect(parseTablespaceMap(long)[0]?.path.length).toBe(1_000_000);
+});

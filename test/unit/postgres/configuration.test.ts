@@ -38,3 +38,17 @@ test('what is written is read as it was', () => {
   ]);
   expect(effectiveSettings(parseConfiguration(formatConfiguration(settings)))).toEqual(settings);
 });
+
+test('hostile files cost no more time than their length', () => {
+  const blanks = ' '.repeat(16_000);
+  const lines = [
+    `a${blanks}b c`,
+    `a = '${'x'.repeat(16_000)}`,
+    `${'a'.repeat(100_000)} = 1`,
+    `b = ${'1'.repeat(20_000)}`,
+  ];
+  expect(parseConfiguration(Array.from({ length: 250 }, () => lines.join('\n')).join('\n'))).toEqual([]);
+  expect(parseConfiguration(`a${blanks}=${blanks}1`)).toEqual([]);
+  expect(parseConfiguration(`a  =  1  # ${blanks.slice(0, 9000)}`)).toEqual([{ name: 'a', value: '1' }]);
+  expect(parseConfiguration('a=1\n'.repeat(300_000)).length).toBe(300_000);
+});

@@ -6,6 +6,8 @@ const control: ControlData = {
   state: 'shut down',
   redoSegment: '000000010000000000000001',
   pageBytes: 8192,
+  walPageBytes: 8192,
+  filePages: 131_072,
   walSegmentBytes: 2 ** 24,
   checksums: true,
   recoverySettings: new Map([
