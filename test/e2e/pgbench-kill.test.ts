@@ -1,20 +1,3 @@
-import { describe, expect, test } from 'vitest';
-import { cleanupAfterEach } from '../support/fixtures.ts';
-import { mountNeeds } from '../support/mount.ts';
-import { runSeed, seededRandom } from '../support/overlay-random.ts';
-import { killUnderPgbench } from '../support/pgbench-kill.ts';
-import { postgresNeeds } from '../support/postgres.ts';
-import { requires } from '../support/requires.ts';
+import { describeKillsUnderPgbench } from './pgbench-kills.ts';
 
-const cleanup = cleanupAfterEach();
-const need = requires(...mountNeeds, ...postgresNeeds, 'flock');
-const ROUNDS = 2;
-
-describe.skipIf(need.missing)(need.title('a server killed under pgbench'), () => {
-  const seed = runSeed();
-  test(`has every commit that was acknowledged, ${ROUNDS} times in a row (seed ${seed})`, async () => {
-    const found = await killUnderPgbench(cleanup, { random: seededRandom(seed), rounds: ROUNDS });
-    console.log(`kills: ${ROUNDS}; acknowledged and found:`, found);
-    expect(found.ledgerEntries).toBeGreaterThan(ROUNDS);
-  });
-});
+describeKillsUnderPgbench(2);
