@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { constants } from 'node:fs';
-import { type FileHandle, link, open, rename, rm, stat, unlink } from 'node:fs/promises';
-import { dirname } from 'node:path';
+import { type FileHandle, link, open, readdir, rename, rm, stat, unlink } from 'node:fs/promises';
+import { basename, dirname, join } from 'node:path';
 import type { Writable } from 'node:stream';
 import { exitCodes, UserError } from '../core/errors.ts';
 import { KiB, MiB } from '../core/units.ts';
@@ -51,12 +51,16 @@ export interface ImageFile {
   discard(): Promise<void>;
 }
 
-/** Rejects with UserError if there is such a file and `replace` is not set, or if it cannot be made. */
+/**
+ * Makes the file, under a name of this process until it is complete; what killed processes left under such names is removed.
+ * Rejects with UserError if there is such a file and `replace` is not set, or if it cannot be made.
+ */
 export async function createImageFile(path: string, { replace }: { readonly replace: boolean }): Promise<ImageFile> {
   const taken = () => new UserError(`${path} is there already: choose another name, or use --force to replace it.`);
   const present = await stat(path).catch(() => undefined); // What cannot be looked at cannot be made either: see below.
   if (present !== undefined && !present.isFile()) throw new UserError(`${path} is no regular file.`);
   if (present !== undefined && !replace) throw taken();
+  await removeAbandoned(path);
   const temporary = `${path}.${process.pid}.partial`;
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
   const handle = await explained(path, () => open(temporary, flags, 0o600));
@@ -85,6 +89,28 @@ export async function createImageFile(path: string, { replace }: { readonly repl
       });
     },
   };
+}
+
+/** Removes what processes that have ended left of images of this name. Whatever is in the way is left to `open`. */
+async function removeAbandoned(path: string): Promise<void> {
+  const beginning = `${basename(path)}.`;
+  const names = await readdir(dirname(path)).catch(() => []);
+  for (const name of names.filter((one) => one.startsWith(beginning))) {
+    const [, processId] = /^([1-9][0-9]*)\.partial$/.exec(name.slice(beginning.length)) ?? [];
+    if (processId === undefined || isSomebodyElse(Number(processId))) continue;
+    await rm(join(dirname(path), name), { force: true }).catch(() => undefined);
+  }
+}
+
+/** Whether the process lives and is another one than this: in a container ids begin anew. */
+function isSomebodyElse(processId: number): boolean {
+  if (processId === process.pid) return false;
+  try {
+    process.kill(processId, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+  }
 }
 
 function fileSink(handle: FileHandle, path: string): ImageSink {

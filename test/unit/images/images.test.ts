@@ -1,4 +1,5 @@
 /** Disk images: read back by a reader of our own, which believes nothing, and by qemu-img. */
+import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
@@ -220,6 +221,22 @@ describe('the file of an image', () => {
     await expect(createImageFile(join(folder, 'directory'), { replace: true })).rejects.toThrow(/no regular file/);
     await expect(createImageFile(join(folder, 'none', 'image'), { replace: true })).rejects.toThrow(/cannot write/);
     expect(existsSync(join(folder, 'none'))).toBe(false);
+  });
+
+  it('removes what killed processes left of the same image, and nothing else', async () => {
+    const folder = temporaryFolder(cleanup);
+    const ended = spawnSync('true').pid;
+    const stays = [
+      `disk.img.${process.ppid}.partial`,
+      `other.img.${ended}.partial`,
+      `disk.img.${ended}.partial.gz`,
+      'disk.img.0.partial',
+    ];
+    const abandoned = [`disk.img.${ended}.partial`, `disk.img.${process.pid}.partial`];
+    for (const name of [...stays, ...abandoned]) writeFileSync(join(folder, name), 'left');
+    const file = await createImageFile(join(folder, 'disk.img'), { replace: false });
+    await file.finish();
+    expect(readdirSync(folder).sort()).toEqual([...stays, 'disk.img'].sort());
   });
 });
 
