@@ -9,7 +9,7 @@ export interface FlightOwner {
 
 /** One request from its header to the end of its reply. Reused: its fields mean something in between only. */
 export class Flight extends DecodedRequest {
-  /** Where the reply is made, if it is one of a fixed form. */
+  /** Where the reply is made, if it is one of a fixed form, and where a payload was gathered. */
   frame: Frame | undefined;
   /** When its header was read, by performance.now(). */
   startedMs = 0;

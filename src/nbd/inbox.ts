@@ -6,7 +6,7 @@ const nothing = Buffer.alloc(0);
  * Bytes from a socket, cut into the pieces a parser asks for. A piece that lies whole in the chunk that arrived last is
  * a view into it, without a copy; only one that is spread over several chunks is gathered.
  *
- * A view stays valid for ever: sockets read into fresh buffers.
+ * A view stays valid for ever, since sockets read into fresh buffers; that of a gathered piece as long as its room.
  */
 export class Inbox {
   /** Where the piece `take` found lies: `source` from `offset` on. */
@@ -37,9 +37,9 @@ export class Inbox {
 
   /**
    * Whether a piece of `length` bytes, at least 1, is there; then `source` and `offset` say where. If not, ask again
-   * for the same length after the next push: what is there has been gathered.
+   * for the same length after the next push: what is there has been gathered, in what `room` gave, or in a fresh buffer.
    */
-  take(length: number): boolean {
+  take(length: number, room?: () => Buffer): boolean {
     const available = this.pendingBytes;
     if (this.#gathered === undefined) {
       if (available >= length) {
@@ -50,7 +50,7 @@ export class Inbox {
       }
       if (available === 0) return false;
       // Slow: not from the pool, which a long-lived piece would hold on to.
-      this.#gathered = Buffer.allocUnsafeSlow(length);
+      this.#gathered = room?.() ?? Buffer.allocUnsafeSlow(length);
       this.#gatheredBytes = 0;
     }
     assert(this.#gathered.length === length, 'a piece is asked for again with its length');

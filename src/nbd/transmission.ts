@@ -92,6 +92,11 @@ export class Transmission {
   /** The connection is gone: replies go nowhere. */
   #lost = false;
   #finished = false;
+  /** A payload that comes in parts is gathered in the frame that its reply leaves in: megabytes that are used again. */
+  readonly #payloadRoom = () => {
+    this.#current.frame = this.#shared.frames.take(this.#payloadLeft);
+    return this.#current.frame.data(this.#payloadLeft);
+  };
   /** Stops what the device reads for a client that is gone. */
   readonly #stop = new AbortController();
 
@@ -230,7 +235,7 @@ export class Transmission {
       case 'room':
         return this.#askForRoom();
       case 'payload': {
-        if (!this.#inbox.take(this.#payloadLeft)) return this.#starve();
+        if (!this.#inbox.take(this.#payloadLeft, this.#payloadRoom)) return this.#starve();
         const payload = this.#inbox.view(this.#payloadLeft);
         this.#stage = 'header';
         this.#start(this.#current, payload);
