@@ -65,7 +65,7 @@ export async function checkOverlay(directory: string, options: CheckOverlayOptio
       readOnlyReason: recovered.readOnlyReason,
       remarks: recovered.readOnlyReason === undefined ? remarks : [],
       ...blocks,
-      tornTail: recovered.cut !== undefined,
+      tornTail: recovered.cut?.torn === true,
       isSound: recovered.readOnlyReason === undefined && blocks.damagedBlockCount === 0,
     };
   } finally {

@@ -7,7 +7,8 @@
  *   log-<16 hex digits>    segments of the log, numbered upward; never reused (0600)
  *   closed.json            only while the overlay is closed: how the log ended (overlay-metadata.ts)
  *
- * A segment is a chain of records. Each begins at a multiple of 64 bytes with this header:
+ * A segment is a chain of records. While it grows, zeroes may follow them that were written ahead (log-writer.ts): for a
+ * reader, what a crash leaves of a write that was cut off. Each record begins at a multiple of 64 bytes with this header:
  *
  *   0  u32 magic            'KNBO'
  *   4  u32 headerChecksum   of bytes 8 to 64

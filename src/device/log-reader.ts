@@ -35,8 +35,11 @@ export interface LogRecord {
 /** A record, or a stretch that is none. */
 export type WalkStep =
   | { readonly kind: 'record'; readonly record: LogRecord }
-  /** `torn`: what is there is what a crash leaves of a write that was on its way. */
-  | { readonly kind: 'gap'; readonly position: number; readonly torn: boolean };
+  /**
+   * `torn`: what is there is what a crash leaves of a write that was on its way. `zeroes`: nothing but zeroes is in the
+   * file from there on, as they are written ahead.
+   */
+  | { readonly kind: 'gap'; readonly position: number; readonly torn: boolean; readonly zeroes: boolean };
 
 export interface SegmentReaderInput {
   readonly sizeBytes: number;
@@ -127,8 +130,10 @@ export class SegmentReader {
     while (position < limit) {
       let record = await this.record(position);
       if (record === undefined) {
-        steps.push({ kind: 'gap', position, torn: await this.#looksTorn(position) });
+        const torn = await this.#looksTorn(position);
         record = await this.#search(position + RECORD_ALIGNMENT, limit);
+        const zeroes = record === undefined && (await this.#endsInZeroes(position));
+        steps.push({ kind: 'gap', position, torn, zeroes });
         if (record === undefined) break;
       }
       if (record.header.kind === recordKinds.INDEX || record.header.kind === recordKinds.END) break;
@@ -137,7 +142,7 @@ export class SegmentReader {
     }
     // The file is shorter than the records it is known to have had.
     if (endBytes !== Number.POSITIVE_INFINITY && position >= limit && position < endBytes) {
-      steps.push({ kind: 'gap', position, torn: true });
+      steps.push({ kind: 'gap', position, torn: true, zeroes: false });
     }
     return steps;
   }
@@ -182,6 +187,15 @@ export class SegmentReader {
       if (record !== undefined) return record;
     }
     return undefined;
+  }
+
+  async #endsInZeroes(from: number): Promise<boolean> {
+    for (let position = from; position < this.#sizeBytes; ) {
+      const bytes = await this.#bytes(position, Math.min(WINDOW_BYTES, this.#sizeBytes - position));
+      if (bytes.length === 0 || !isZero(bytes, 0, bytes.length)) return false;
+      position += bytes.length;
+    }
+    return true;
   }
 
   async #looksTorn(position: number): Promise<boolean> {

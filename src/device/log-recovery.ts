@@ -38,14 +38,22 @@ export interface ClosedLog {
   readonly sequence: number;
 }
 
+/** The end of the log: this segment is cut off here (removed at 0), later ones are removed. */
+export interface LogCut {
+  readonly segment: number;
+  readonly position: number;
+  readonly later: readonly number[];
+  /** Whether a write is lost, as far as one can tell: zeroes that were written ahead are none. */
+  readonly torn: boolean;
+}
+
 export interface RecoveredLog {
   readonly index: LogIndex;
   /** Of the last record that counts. */
   readonly sequence: number;
   /** Segments whose last records count but are not known to be durable: sync them before the log is written to. */
   readonly unsynced: readonly number[];
-  /** The end of the log: this segment is cut off here (removed at 0), later ones are removed. */
-  readonly cut: { readonly segment: number; readonly position: number; readonly later: readonly number[] } | undefined;
+  readonly cut: LogCut | undefined;
   /** Segments that were dropped, whose files are still there. */
   readonly leftovers: readonly number[];
   readonly nextSegment: number;
@@ -221,7 +229,7 @@ class Recovery {
     for (const step of steps) {
       if (step.kind === 'gap') {
         const durable = this.#synced > this.#sequence;
-        if (!durable && step.torn) return this.#endLog(segment, step.position);
+        if (!durable && step.torn) return this.#endLog(segment, step.position, { torn: !step.zeroes });
         this.#damaged(`a record at byte ${step.position} of ${this.#input.files.pathOf(segment.number)} is unreadable`);
         continue;
       }
@@ -231,7 +239,7 @@ class Recovery {
         const verdict = record.header.kind === recordKinds.BATCH ? await this.#checkData(segment, record) : 'intact';
         // Records behind a lost one do not count: what they build on is not there.
         const follows = sequence === Math.max(this.#sequence, this.#synced) + 1;
-        if (verdict === 'torn' || !follows) return this.#endLog(segment, record.position);
+        if (verdict === 'torn' || !follows) return this.#endLog(segment, record.position, { torn: true });
         if (verdict === 'damaged') this.#noteDamagedData(segment, record);
         if (!unsynced) this.#unsynced.push(segment.number);
         unsynced = true;
@@ -253,9 +261,9 @@ class Recovery {
     this.#input.log.error({ path, position }, 'data in the overlay is damaged; its blocks cannot be read');
   }
 
-  #endLog(segment: Segment, position: number): void {
-    const { present } = this.#input;
-    this.#cut = { segment: segment.number, position, later: present.filter((number) => number > segment.number) };
+  #endLog(segment: Segment, position: number, { torn }: { readonly torn: boolean }): void {
+    const later = this.#input.present.filter((number) => number > segment.number);
+    this.#cut = { segment: segment.number, position, later, torn: torn || later.length > 0 };
     segment.endBytes = position;
     if (position === 0) this.#index.forget(segment);
   }

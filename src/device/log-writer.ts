@@ -2,8 +2,12 @@
  * Appends to the log. One write call is under way at a time, and what arrives meanwhile becomes the next one; so many
  * small requests share a record, and records land in the order of their sequence.
  *
- * One fdatasync is under way at a time as well. A FLUSH waits for one that starts after it was asked for, and all that
- * wait share it; if nothing has landed since the last, it costs nothing. Writes go on meanwhile.
+ * A FLUSH waits for an fdatasync (log-syncer.ts); if nothing has landed since the last, it costs nothing.
+ *
+ * Clients that FLUSH after each small write, as databases do at each commit, wait for the file system to note in its
+ * journal where the file now ends, too. So zeroes are written ahead of their records: an fdatasync of what lands inside
+ * them has data to write and nothing else. A file's tail of zeroes is what a crash leaves of a write that was cut off;
+ * it goes when the segment is complete.
  *
  * When a write finds no room, the log ends where it ended before, and the next one may succeed. After any other failed
  * write, and after a failed fdatasync, nothing more is written until the overlay is opened again: the kernel may have
@@ -13,6 +17,7 @@
 import type { KeyObject } from 'node:crypto';
 import { OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
+import { KiB } from '../core/units.ts';
 import { overlayFailure } from './file-errors.ts';
 import type { OverlayFile } from './file-system.ts';
 import {
@@ -27,6 +32,7 @@ import {
   TABLE_BYTES_MAX,
 } from './log-format.ts';
 import { type LogIndex, type Segment, WordList } from './log-index.ts';
+import { LogSyncer } from './log-syncer.ts';
 import { type BatchEntry, batchTable, dropTable, type LogEntry, segmentTable } from './log-tables.ts';
 import { SegmentCipher } from './segment-cipher.ts';
 import type { SegmentFiles } from './segment-files.ts';
@@ -43,6 +49,10 @@ const BATCH_REQUESTS_MAX = 512;
  * in a row; many would make the next FLUSH, and opening after a crash, take long.
  */
 const UNSYNCED_SEGMENTS_MAX = 8;
+/** Records up to this long are small: with larger ones the journal is not what a FLUSH waits for. */
+const SMALL_RECORD_BYTES = 64 * KiB;
+/** Zeroes written ahead at a time, as a part of a segment: 1 MiB, for some 240 records of one block. */
+const AHEAD_SEGMENTS = 1 / 32;
 /** Idle for so long after an fdatasync, the log is told of it by a MARK. A busy one tells it by its next record. */
 const MARK_DELAY_MS = 10;
 /** Entries of a segment at most, so that its INDEX keeps within TABLE_BYTES_MAX. */
@@ -63,6 +73,8 @@ interface Request extends Work {
 interface Active {
   readonly segment: Segment;
   readonly file: OverlayFile;
+  /** Where the zeroes end that were written ahead; behind it nothing is in the file. */
+  aheadBytes: number;
 }
 
 export interface LogWriterInput {
@@ -97,17 +109,9 @@ export class LogWriter {
   #sequence: number;
   /** Of the last record that changed something: what a FLUSH is about. */
   #changed: number;
-  /** Every record up to this one is durable. */
-  #synced: number;
-  /** The highest `#synced` a record has told the log. */
+  readonly #syncer: LogSyncer;
+  /** The highest durable record that a record has told the log of. */
   #claimed = 0;
-  /** Segments written to since their last fdatasync began. */
-  #unsynced = new Set<Segment>();
-  /** Of these, complete ones: their files stay open until then, so that no error of theirs goes by unseen. */
-  readonly #retired = new Set<Segment>();
-  #directoryChanged = false;
-  #currentSync: Promise<void> = Promise.resolve();
-  #nextSync: Promise<void> | undefined;
   #failure: OverlayError | undefined;
   #markTimer: NodeJS.Timeout | undefined;
   readonly #background = new Set<Promise<void>>();
@@ -118,7 +122,20 @@ export class LogWriter {
     this.#nextSegment = input.nextSegment;
     this.#sequence = input.sequence;
     this.#changed = input.sequence;
-    this.#synced = input.sequence;
+    this.#syncer = new LogSyncer({
+      files: input.files,
+      syncDirectory: input.syncDirectory,
+      sequence: input.sequence,
+      landed: () => this.#sequence,
+      check: () => {
+        if (this.#failure !== undefined) throw this.#failure;
+      },
+      fail: (error) => this.#fail(error),
+      onSynced: () => {
+        input.onSynced();
+        this.#markLater();
+      },
+    });
   }
 
   get failure(): OverlayError | undefined {
@@ -151,7 +168,7 @@ export class LogWriter {
   /** Resolves when everything that has landed before the call is durable. */
   async flush(): Promise<void> {
     if (this.#failure !== undefined) throw this.#failure;
-    if (this.#changed > this.#synced) await this.#sync();
+    if (this.#changed > this.#syncer.synced) await this.#syncer.sync();
   }
 
   /**
@@ -168,7 +185,7 @@ export class LogWriter {
     // First, so that no MARK follows the last record while its INDEX is on its way.
     this.#active = undefined;
     if (active !== undefined) await this.#complete(active, this.#sequence);
-    if (this.#unsynced.size > 0) await this.#sync();
+    if (this.#syncer.unsyncedSegments > 0) await this.#syncer.sync();
     const last = [...this.#input.index.segments].at(-1);
     return last && { segment: last.number, endBytes: last.endBytes, sequence: this.#sequence };
   }
@@ -240,8 +257,8 @@ export class LogWriter {
     const { record, checksums } = batchTable(batch);
     const active = await this.#activeFor(checksums.length);
     const { segment } = active;
-    const { cipher } = segment;
-    const dataPosition = segment.endBytes + storedRecordBytes(record.length, { kind: recordKinds.BATCH, cipher });
+    const { cipher, endBytes: startBytes } = segment;
+    const dataPosition = startBytes + storedRecordBytes(record.length, { kind: recordKinds.BATCH, cipher });
     let position = dataPosition;
     const entries: LogEntry[] = [];
     const data: Uint8Array[] = [];
@@ -255,6 +272,7 @@ export class LogWriter {
     if (padding > 0) data.push(Buffer.alloc(padding));
     const values = { kind: recordKinds.BATCH, detail: checksums.length, entryCount: batch.length };
     await this.#append(active, values, record, data);
+    await this.#writeAhead(active, segment.endBytes - startBytes);
     this.#input.index.land(segment, entries, checksums);
     this.#input.index.note(segment, entries);
     this.#changed = this.#sequence;
@@ -262,25 +280,44 @@ export class LogWriter {
 
   /** Writes one record behind the last one. */
   async #append(
-    { segment, file }: Active,
+    active: Active,
     values: Pick<RecordValues, 'kind' | 'detail' | 'entryCount'>,
     record: Buffer,
     data: readonly Uint8Array[],
   ): Promise<void> {
-    const synced = this.#synced;
+    const { segment, file } = active;
+    const { synced } = this.#syncer;
     const header = { ...values, ...this.#placeOf(segment), sequence: this.#sequence + 1, synced };
     const stored = finishRecord(record, header, segment.cipher);
     try {
       await file.write([stored, ...data], segment.endBytes);
     } catch (error) {
-      throw await this.#writeFailed({ segment, file }, error);
+      throw await this.#writeFailed(active, error);
     }
     this.#sequence++;
     this.#claimed = synced;
-    this.#unsynced.add(segment);
+    this.#syncer.written(segment);
     const bytes = data.reduce((sum, { length }) => sum + length, stored.length);
     segment.endBytes += bytes;
     this.writtenBytes += bytes;
+  }
+
+  /** Writes zeroes ahead if clients FLUSH one small write after the other, and those that are there are used up. */
+  async #writeAhead(active: Active, recordBytes: number): Promise<void> {
+    const { segment, file } = active;
+    const { segmentBytes } = this.#input;
+    if (segment.endBytes <= active.aheadBytes || recordBytes > SMALL_RECORD_BYTES) return;
+    if (this.#changed > this.#syncer.synced) return;
+    const aheadBytes = Math.min(segment.endBytes + Math.floor(segmentBytes * AHEAD_SEGMENTS), segmentBytes);
+    if (aheadBytes <= segment.endBytes) return;
+    try {
+      await file.write([Buffer.alloc(aheadBytes - segment.endBytes)], segment.endBytes);
+      active.aheadBytes = aheadBytes;
+    } catch (error) {
+      // The record itself has landed. On a full disk it is as well off without them.
+      const failure = await this.#writeFailed(active, error);
+      if (failure.reason !== 'full') throw failure;
+    }
   }
 
   #placeOf(segment: Segment): Pick<RecordValues, 'overlayId' | 'segment' | 'position'> {
@@ -288,7 +325,9 @@ export class LogWriter {
   }
 
   /** Makes the log end where it ended before. The error the requests get. */
-  async #writeFailed({ segment, file }: Active, cause: unknown): Promise<OverlayError> {
+  async #writeFailed(active: Active, cause: unknown): Promise<OverlayError> {
+    const { segment, file } = active;
+    active.aheadBytes = 0;
     const error = overlayFailure(`cannot write to ${this.#input.files.pathOf(segment.number)}`, cause);
     try {
       await file.truncate(segment.endBytes);
@@ -328,8 +367,8 @@ export class LogWriter {
 
   async #retire(active: Active, sequence: number): Promise<void> {
     await this.#complete(active, sequence);
-    this.#retired.add(active.segment);
-    if (this.#unsynced.size > UNSYNCED_SEGMENTS_MAX) await this.#sync();
+    this.#syncer.retire(active.segment);
+    if (this.#syncer.unsyncedSegments > UNSYNCED_SEGMENTS_MAX) await this.#syncer.sync();
   }
 
   async #createSegment(): Promise<Active> {
@@ -342,14 +381,15 @@ export class LogWriter {
     segment.cipher = overlayKey && SegmentCipher.create(overlayKey);
     try {
       const file = await this.#guard(`cannot create ${files.pathOf(number)}`, () => files.create(number));
-      this.#directoryChanged = true;
+      this.#syncer.created();
       const values = { kind: recordKinds.SEGMENT, detail: 0, entryCount: older.length };
-      await this.#append({ segment, file }, values, segmentTable(older), []);
-      return { segment, file };
+      const created = { segment, file, aheadBytes: 0 };
+      await this.#append(created, values, segmentTable(older), []);
+      return created;
     } catch (error) {
       index.forget(segment);
       index.freeRow(segment);
-      this.#unsynced.delete(segment);
+      this.#syncer.forget(segment);
       await files.remove(number).catch((removeError: unknown) => {
         this.#input.log.debug(
           { error: removeError, number },
@@ -361,13 +401,15 @@ export class LogWriter {
   }
 
   /** Writes the INDEX of a segment that gets no more records. Without it the segment is read record by record. */
-  async #complete({ segment, file }: Active, sequence: number): Promise<void> {
+  async #complete({ segment, file, aheadBytes }: Active, sequence: number): Promise<void> {
     const { log, index } = this.#input;
     const position = segment.endBytes;
     const place = { overlayId: this.#input.overlayId, segment: segment.number, position };
-    const records = indexRecords({ ...place, sequence, synced: this.#synced }, segment);
+    const records = indexRecords({ ...place, sequence, synced: this.#syncer.synced }, segment);
     index.complete(segment);
     try {
+      // END is sought where the file ends.
+      if (aheadBytes > position) await file.truncate(position);
       await file.write(records, position);
       this.writtenBytes += records.reduce((bytes, { length }) => bytes + length, 0);
     } catch (error) {
@@ -376,40 +418,7 @@ export class LogWriter {
         log.debug({ error: truncateError, segment: segment.number }, 'a partly written index stays');
       });
     }
-    this.#unsynced.add(segment);
-  }
-
-  /** Joins an fdatasync that has not begun. */
-  #sync(): Promise<void> {
-    this.#nextSync ??= this.#currentSync
-      .catch(() => undefined) // Its own waiters have been told; `#failure` tells the next ones.
-      .then(() => {
-        this.#nextSync = undefined;
-        this.#currentSync = this.#syncNow();
-        return this.#currentSync;
-      });
-    return this.#nextSync;
-  }
-
-  async #syncNow(): Promise<void> {
-    if (this.#failure !== undefined) throw this.#failure;
-    const { files, syncDirectory } = this.#input;
-    const sequence = this.#sequence;
-    const segments = [...this.#unsynced];
-    const work = segments.map((segment) => files.use(segment.number, (file) => syncLinked(file)));
-    if (this.#directoryChanged) work.push(syncDirectory());
-    this.#unsynced = new Set();
-    this.#directoryChanged = false;
-    try {
-      await Promise.all(work);
-    } catch (cause) {
-      this.#fail(overlayFailure('cannot make the overlay durable', cause));
-      throw this.#failure!;
-    }
-    this.#synced = sequence;
-    for (const segment of segments) if (this.#retired.delete(segment)) await files.release(segment.number);
-    this.#input.onSynced();
-    this.#markLater();
+    this.#syncer.written(segment);
   }
 
   #markLater(): void {
@@ -423,7 +432,7 @@ export class LogWriter {
   /** Tells the log what is durable, so that damage to it is not taken for the end of the log after a crash. */
   async #mark(): Promise<void> {
     const active = this.#active;
-    if (active === undefined || this.#synced <= this.#claimed) return;
+    if (active === undefined || this.#syncer.synced <= this.#claimed) return;
     const mark = this.#append(active, { kind: recordKinds.MARK, detail: 0, entryCount: 0 }, newRecord(0), []);
     // Requests that arrive meanwhile wait for it, as for any record.
     this.#occupy(
@@ -449,16 +458,12 @@ export class LogWriter {
     }
   }
 
-  #fail(error: OverlayError): void {
-    if (this.#failure !== undefined) return;
+  /** Nothing more is written; returns why. */
+  #fail(error: OverlayError): OverlayError {
+    if (this.#failure !== undefined) return this.#failure;
     const message = `${error.message}; nothing more is written until the overlay is opened again`;
     this.#failure = new OverlayError(message, { reason: 'io', cause: error, details: error.details });
     this.#input.log.error({ error }, message);
+    return this.#failure;
   }
-}
-
-/** fdatasync of a file that must still have a name: a removed one takes writes, and keeps none. */
-async function syncLinked(file: OverlayFile): Promise<void> {
-  await file.sync();
-  if (!file.isLinked()) throw new OverlayError('a file of the overlay was removed while in use', { reason: 'io' });
 }

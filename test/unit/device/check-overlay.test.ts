@@ -69,9 +69,12 @@ describe('checking an overlay', () => {
     const device = await openCrashDevice(fileSystem);
     await device.write(0, data.subarray(0, BLOCK_SIZE), { fua: true });
     await device.write(BLOCK_SIZE, data.subarray(0, BLOCK_SIZE), { fua: false });
-    const torn = fileSystem.crash(fileSystem.operations.length, { mode: 'kill', tornAt: 1024 });
+    // Behind the last record come zeroes that were written ahead.
+    const torn = fileSystem.crash(fileSystem.operations.length - 1, { mode: 'kill', tornAt: 1024 });
+    const whole = fileSystem.crash(fileSystem.operations.length, { mode: 'kill' });
     await device.close();
     expect(await check(torn)).toMatchObject({ isSound: true, tornTail: true, checkedBlocks: 1 });
+    expect(await check(whole)).toMatchObject({ isSound: true, tornTail: false, checkedBlocks: 2 });
   });
 
   it('refuses a directory without an overlay', async () => {
