@@ -1,7 +1,6 @@
 /** The data: a pgbench database that is made and backed up here, ready-made stores, or the small fixture. */
-import { spawn } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
 import { mustRun } from '../../test/support/cli.ts';
 import { albumStore, Cleanup, temporaryFolder } from '../../test/support/fixtures.ts';
 import { makeCluster } from '../../test/support/pg-cluster.ts';
@@ -43,25 +42,23 @@ export async function makeDatabase(
   await mustRun(program('pgbench'), ['-i', '-q', '-s', `${scale}`, ...postgres.clientArguments, 'postgres']);
   await postgres.query('vacuum analyze');
   await postgres.query('checkpoint');
+  const address = postgres.clientArguments;
+  const format = ['-D', folder, '--format', 'tar', '--wal-method', 'fetch', '--checkpoint', 'fast'];
+  await mustRun(program('pg_basebackup'), [...address, ...format]);
+  await making.run();
   const stores = kinds.map((kind): MadeStore => {
     return { kind, directory: join(folder, kind), passphrase: kind === 'encrypted' ? PASSPHRASE : undefined };
   });
+  const tar = join(folder, 'base.tar');
   for (const store of stores) {
     bench.progress(`  backing it up: ${store.kind}`);
     const env = plakarEnvironment(cleanup, store);
-    const flags = store.passphrase === undefined ? ['-plaintext'] : [];
-    await mustRun(commandPath('plakar'), ['at', store.directory, 'create', ...flags], { env });
-    const address = postgres.clientArguments;
-    const base = spawn(program('pg_basebackup'), [...address, ...'-c fast -D - -F tar -X fetch'.split(' ')], {
-      stdio: ['ignore', 'pipe', 'inherit'],
-    });
-    const words = ['-quiet', 'at', store.directory, 'backup', '-no-progress', 'tar:///dev/stdin'];
-    const plakar = spawn(commandPath('plakar'), words, { env, stdio: ['pipe', 'ignore', 'inherit'] });
-    const ended = new Promise<number | null>((resolve) => plakar.once('close', resolve));
-    await pipeline(base.stdout, plakar.stdin);
-    if ((await ended) !== 0) throw new Error(`plakar could not back up into ${store.directory}`);
+    const plakar = (...words: string[]) =>
+      mustRun(commandPath('plakar'), ['-quiet', 'at', store.directory, ...words], { env });
+    await plakar('create', ...(store.passphrase === undefined ? ['-plaintext'] : []));
+    await plakar('backup', '-no-progress', `tar:${tar}`);
   }
-  await making.run();
+  rmSync(tar);
   return stores;
 }
 

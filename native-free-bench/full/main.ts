@@ -6,13 +6,13 @@
  *
  *   npm run bench -- [options]     (options.ts lists them)
  */
-import { mkdirSync } from 'node:fs';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { Cleanup, projectRoot } from '../../test/support/fixtures.ts';
 import { describeMachine, warningOfLoad } from './machine.ts';
 import { type BenchOptions, parseBenchOptions, usage } from './options.ts';
-import { renderReport, writeReport } from './report.ts';
+import { renderReport, replaceInReadme, writeReport } from './report.ts';
 import { Results } from './results.ts';
 import { runBench } from './run.ts';
 
@@ -49,5 +49,10 @@ try {
   const parts = { head, results, sizes };
   console.log(renderReport(parts));
   for (const path of writeReport(options.out, parts)) progress(`written: ${path}`);
+  if (options.readme) {
+    const path = join(projectRoot, 'README.md');
+    writeFileSync(path, replaceInReadme(readFileSync(path, 'utf8'), parts));
+    progress(`written: ${path}`);
+  }
   await cleanup.run();
 }

@@ -31,6 +31,8 @@ export interface BenchOptions {
   readonly latencyMs: number;
   /** Takes the small fixture even if a database could be made. */
   readonly album: boolean;
+  /** Puts the chief rows into README.md, too. */
+  readonly readme: boolean;
   /** Limit of one way to a first query, seconds. */
   readonly limitSeconds: number;
   /** Seconds of each run of pgbench and fio. */
@@ -49,8 +51,10 @@ export const usage = `npm run bench -- [options]
   --limit SECONDS      for one way to a first query (120; at scale 1000 ten times as long)
   --latency MS         of the distant store (30)
   --out DIR            for results.md, results.json and first-query.svg (native-free-bench/results)
+  --readme             puts the chief rows into README.md, too
   --dir DIR            for what is made on the way (TMPDIR)
-  --seed N             of keys and offsets (1)`;
+  --seed N             of keys and offsets (1)
+plakar is looked for on PATH. On a machine with more cores: taskset -c 0,1 npm run bench`;
 
 /** Throws Error with one line on the first thing that cannot be used. */
 export function parseBenchOptions(argv: readonly string[], defaultOut: string): BenchOptions {
@@ -64,6 +68,7 @@ export function parseBenchOptions(argv: readonly string[], defaultOut: string): 
       'store-plain': text,
       'store-enc': text,
       album: flag,
+      readme: flag,
       rows: text,
       runs: text,
       seconds: text,
@@ -80,6 +85,7 @@ export function parseBenchOptions(argv: readonly string[], defaultOut: string): 
     storePlain: values['store-plain'],
     storeEncrypted: values['store-enc'],
     album: values.album,
+    readme: values.readme,
     rows: parseRows(values.rows),
     runs: count('runs', values.runs, 3),
     loadSeconds: count('seconds', values.seconds, 10),

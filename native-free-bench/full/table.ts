@@ -1,6 +1,6 @@
 /** Results as Markdown: a table for each setting, its rows the metrics, its columns the contestants. */
 import { formatBytes } from '../../src/core/units.ts';
-import { metricIds, metrics } from './metrics.ts';
+import { type MetricId, metricIds, metrics } from './metrics.ts';
 import { type Contestant, contestants, type Metric, type Results, type Unit } from './results.ts';
 
 /** `0.61 s`, `3.2 MiB`, `118 MB/s`: three digits that say something. */
@@ -30,31 +30,54 @@ function renderCell(metric: Metric, value: number | undefined, ours: number | un
   return ratio >= 1 ? `${text} (${digits(ratio)} x)` : `${text} (**${digits(ratio)} x**)`;
 }
 
-/** The number behind each figure is how many times better kloset-nbd is; where it is bold, it is worse. */
+/** A table for each setting; behind each figure, how many times better kloset-nbd is: bold where it is worse. */
 export function renderTables(results: Results): string {
   return results
     .settings()
-    .map((setting) => `${heading(setting)}\n\n${renderTable(results, setting)}`)
+    .map((setting) => {
+      const rows = metricIds.map((id) => ({ id, setting, title: metrics[id].title }));
+      return `**${capitalised(setting)}**\n\n${renderTable(results, rows)}`;
+    })
     .join('\n\n');
 }
 
-function heading(setting: string): string {
-  return `**${setting[0]!.toUpperCase()}${setting.slice(1)}**`;
+/** One table of the chief rows, on all stores. */
+export function renderSummary(results: Results): string {
+  const rows = metricIds
+    .filter((id) => !metrics[id].title.startsWith('- ') || summarised.includes(id))
+    .flatMap((id) => results.settings().map((setting) => ({ id, setting, title: `${metrics[id].title}; ${setting}` })));
+  return renderTable(results, rows);
 }
 
-function renderTable(results: Results, setting: string): string {
-  const present = contestants.filter((contestant) =>
-    results.cells.some((cell) => cell.setting === setting && cell.contestant === contestant),
-  );
-  const rows = metricIds.flatMap((id) => {
-    const ours = results.median(id, setting);
-    const values = present.map((contestant) => results.median(id, setting, contestant));
-    if (values.every((value) => value === undefined)) return [];
-    const cells = present.map((contestant: Contestant, i) =>
-      renderCell(metrics[id], values[i], ours, contestant === 'kloset-nbd'),
-    );
-    return [[metrics[id].title, ...cells]];
-  });
+/** Rows that belong to one above them and are in the summary all the same. */
+const summarised: readonly MetricId[] = [
+  'first-query-bytes',
+  'lookups-warm',
+  'lookups-disk',
+  'overlay-growth',
+  'copy-memory',
+];
+
+interface TableRow {
+  readonly id: MetricId;
+  readonly setting: string;
+  readonly title: string;
+}
+
+function renderTable(results: Results, asked: readonly TableRow[]): string {
+  const medianOf = ({ id, setting }: TableRow, contestant: Contestant) => results.median(id, setting, contestant);
+  const rows = asked.filter((row) => contestants.some((contestant) => medianOf(row, contestant) !== undefined));
+  const present = contestants.filter((contestant) => rows.some((row) => medianOf(row, contestant) !== undefined));
   const line = (cells: readonly string[]) => `| ${cells.join(' | ')} |`;
-  return [line(['', ...present]), line(['---', ...present.map(() => '---:')]), ...rows.map(line)].join('\n');
+  const lines = rows.map((row) => {
+    const ours = medianOf(row, 'kloset-nbd');
+    const cellOf = (contestant: Contestant) =>
+      renderCell(metrics[row.id], medianOf(row, contestant), ours, contestant === 'kloset-nbd');
+    return line([row.title, ...present.map(cellOf)]);
+  });
+  return [line(['', ...present]), line(['---', ...present.map(() => '---:')]), ...lines].join('\n');
+}
+
+function capitalised(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}`;
 }

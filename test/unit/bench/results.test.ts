@@ -5,7 +5,7 @@ import { warningOfLoad } from '../../../native-free-bench/full/machine.ts';
 import { metricIds, metrics } from '../../../native-free-bench/full/metrics.ts';
 import { parseBenchOptions, rowNames } from '../../../native-free-bench/full/options.ts';
 import { renderPlot } from '../../../native-free-bench/full/plot.ts';
-import { firstQuerySeries, renderReport } from '../../../native-free-bench/full/report.ts';
+import { breakEvens, firstQuerySeries, renderReport, replaceInReadme } from '../../../native-free-bench/full/report.ts';
 import { median, Results } from '../../../native-free-bench/full/results.ts';
 import { advantage, renderTables, renderValue } from '../../../native-free-bench/full/table.ts';
 import { judge, renderTargets } from '../../../native-free-bench/full/targets.ts';
@@ -87,6 +87,31 @@ test('a report names what was skipped, once', () => {
   const text = renderReport({ head: ['machine: one'], results, sizes: new Map() });
   expect(text.split('row pgbench: no PostgreSQL')).toHaveLength(2);
   expect(text).toContain('- machine: one');
+});
+
+describe('the README', () => {
+  const results = resultsOf(
+    ['first-query', 'kloset-nbd', [1]],
+    ['first-query', 'plakar restore', [6]],
+    ['sum-abalance', 'kloset-nbd', [100e6]],
+  );
+  const sizes = new Map([[local, 1e9]]);
+
+  test('gets the table between its marks, and nothing else changes', () => {
+    const readme = 'before\n<!-- bench: begin -->\nformer text\n<!-- bench: end -->\nafter\n';
+    const replaced = replaceInReadme(readme, { head: ['machine: one'], results, sizes });
+    expect(replaced).toMatch(/^before\n<!-- bench: begin -->\n\n\| {2}\| kloset-nbd/);
+    expect(replaced).toMatch(/- machine: one\n[\s\S]*<!-- bench: end -->\nafter\n$/);
+    expect(replaced).not.toContain('former text');
+    expect(replaceInReadme(replaced, { head: ['machine: one'], results, sizes })).toBe(replaced);
+    expect(() => replaceInReadme('no marks', { head: [], results, sizes })).toThrow(/lacks/);
+  });
+
+  test('says from which share of the data on a restore is faster', () => {
+    expect(breakEvens(results, sizes)).toEqual([expect.stringContaining('about 50 % of the data')]);
+    expect(breakEvens(results, new Map([[local, 1e8]]))).toEqual([expect.stringContaining('before a restore')]);
+    expect(breakEvens(new Results(), sizes)).toEqual([]);
+  });
 });
 
 test('every row has a title of its own', () => {
