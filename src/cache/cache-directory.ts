@@ -17,7 +17,7 @@ export interface CacheChoice {
 }
 
 /** How names of files that are not finished begin. */
-const TEMPORARY = 'tmp-';
+export const TEMPORARY_PREFIX = 'tmp-';
 /** Group and others may not write. */
 const WRITABLE_BY_OTHERS = 0o022;
 
@@ -67,7 +67,7 @@ export async function createTemporary(
   directory: string,
   unique: string,
 ): Promise<{ readonly file: FileHandle; readonly path: string }> {
-  const path = join(directory, `${TEMPORARY}${process.pid}-${unique}`);
+  const path = join(directory, `${TEMPORARY_PREFIX}${process.pid}-${unique}`);
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
   return { file: await open(path, flags, 0o600), path };
 }
@@ -77,7 +77,7 @@ export async function createTemporary(
  * somebody has open stay readable for him.
  */
 export async function evict(directory: string, keep: string, bytesMax = CACHE_BYTES_MAX): Promise<void> {
-  const files = (await listFiles(directory)).filter(({ name }) => !name.startsWith(TEMPORARY));
+  const files = (await listFiles(directory)).filter(({ name }) => !name.startsWith(TEMPORARY_PREFIX));
   files.sort((a, b) => a.usedMs - b.usedMs);
   let bytes = files.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   for (const { path, sizeBytes } of files) {
@@ -91,7 +91,7 @@ export async function evict(directory: string, keep: string, bytesMax = CACHE_BY
 /** Removes what processes that died while they wrote have left: nobody has written to it for an hour. */
 async function sweepLeftovers(directory: string): Promise<void> {
   for (const { name, path, usedMs } of await listFiles(directory)) {
-    if (name.startsWith(TEMPORARY) && usedMs < Date.now() - LEFTOVER_AGE_MS) await removeIfThere(path);
+    if (name.startsWith(TEMPORARY_PREFIX) && usedMs < Date.now() - LEFTOVER_AGE_MS) await removeIfThere(path);
   }
 }
 

@@ -18,3 +18,30 @@ export const LEFTOVER_AGE_MS = 60 * 60 * 1000;
 
 /** Segments read ahead while the ones before them are authenticated. */
 export const SEGMENTS_IN_FLIGHT_MAX = 4;
+
+/** Plain bytes of a segment of a cached chunk: a read of 8 KiB reads and authenticates one, in some 20 us. */
+export const CHUNK_SEGMENT_BYTES = 64 * KiB;
+
+/** What a cached chunk counts for at least, bytes: its inode, its name and its last block. Bounds the number of files, too. */
+export const CHUNK_FILE_BYTES_MIN = 16 * KiB;
+
+/** The part of the chunks' share that one eviction makes free: listing all files is paid for by that many bytes written. */
+export const CHUNK_EVICTION_PART = 16;
+
+/** Space of its file system that cached chunks leave free: this, or a twentieth of a smaller one. */
+export const DISK_FREE_BYTES_MIN = 1 * GiB;
+
+/** Cached chunks open at once, descriptors: reads that hit one need not open it. */
+export const OPEN_CHUNK_FILES_MAX = 128;
+
+/** Age from which on a use is written to a cached chunk again, milliseconds: fresh enough to evict by, and no cost. */
+export const USE_RECORD_AGE_MS = 60_000;
+
+/** Chunks waiting to be written, bytes: what a disk that hangs for a moment must not cost. More are not cached. */
+export const CHUNK_WRITES_BYTES_MAX = 32 * MiB;
+
+/** After a failed write nothing is written for so long, milliseconds. */
+export const CHUNK_WRITE_PAUSE_MS = 10_000;
+
+/** How long closing waits for chunks to be written, milliseconds: what is not is fetched again some day. */
+export const CHUNK_CLOSE_MS = 5_000;

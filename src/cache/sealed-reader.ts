@@ -35,8 +35,14 @@ export class SealedReader {
     this.segmentCount = sizes.segmentCount;
   }
 
-  /** Takes `file` over, also where it rejects. The last segment is checked now: a file that was cut off has none. */
-  static async open(file: FileHandle, { name, keys }: { name: string; keys: SealKeys }): Promise<SealedReader> {
+  /**
+   * Takes `file` over, also where it rejects. The last segment is checked now: a file that was cut off has none. Whoever knows
+   * how many bytes were written says so, and need not wait for that.
+   */
+  static async open(
+    file: FileHandle,
+    { name, keys, plainBytes: expectedBytes }: { name: string; keys: SealKeys; plainBytes?: number },
+  ): Promise<SealedReader> {
     try {
       const header = await readHeader(file);
       const { segmentBytes, protection, salt } = header;
@@ -50,7 +56,8 @@ export class SealedReader {
       const key = keys.derive(sealPurpose(name, segmentBytes, protection), salt);
       const cipher = new SegmentCipher(key, protection);
       const reader = new SealedReader(file, cipher, { plainBytes, segmentBytes, segmentCount });
-      await reader.readSegment(segmentCount - 1);
+      if (expectedBytes === undefined) await reader.readSegment(segmentCount - 1);
+      else if (plainBytes !== expectedBytes) throw new CacheDamagedError('it has another length');
       return reader;
     } catch (error) {
       await file.close();

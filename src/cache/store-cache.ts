@@ -11,6 +11,7 @@ import {
   removeIfThere,
   systemReason,
 } from './cache-directory.ts';
+import type { ChunkFileSettings } from './chunk-names.ts';
 import { CacheDamagedError, CacheWriteError } from './errors.ts';
 import { CACHE_BYTES_MAX, SEGMENT_BYTES } from './limits.ts';
 import { protections, type SealKeys } from './sealed-format.ts';
@@ -19,11 +20,13 @@ import { SealedWriter } from './sealed-writer.ts';
 
 /** What the names of a store's directory and files are made with: fixed, since they must be found again. */
 const NAMES_SALT = Buffer.from('kloset-nbd cache names');
+/** Where all stores' chunks lie, below the cache directory: in directories of their own, which `evict` does not look into. */
+const CHUNKS_DIRECTORY = 'chunks';
 
 export interface StoreCacheOptions {
   /** As openCacheDirectory checked it. */
   readonly directory: string;
-  /** A key of the store's for a purpose and a salt of 16 bytes or more, as kloset/derived-key makes them. */
+  /** A key of the store's for a purpose and a salt of 16 bytes or more, as core/derived-key makes them. */
   readonly deriveKey: (purpose: string, salt: Uint8Array) => KeyObject;
   /** Encrypted stores' files are encrypted, others' authenticated only. */
   readonly isEncrypted: boolean;
@@ -149,6 +152,16 @@ export class StoreCache {
       this.#complain(error.cause);
       return false;
     }
+  }
+
+  /** Where and how the store's chunks are cached, beside these files: they have a share of their own. */
+  chunkSettings(bytesMax: number): ChunkFileSettings {
+    return {
+      directory: join(this.#root, CHUNKS_DIRECTORY),
+      bytesMax,
+      key: this.#keys.derive('cached chunks', NAMES_SALT),
+      isEncrypted: this.#keys.protection === protections.encrypted,
+    };
   }
 
   /** A file without a name for what is needed only meanwhile: its space is free again when it is closed, however that happens. */

@@ -27,6 +27,7 @@ const GLOBAL_WITH_VALUE = [
   '--store',
   '--log-level',
   '--cache-dir',
+  '--cache-disk',
   '--fetch-timeout',
   '--fetch-concurrency',
   '--plakar',

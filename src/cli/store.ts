@@ -10,7 +10,7 @@ import type { KeySource } from '../kloset/repository.ts';
 import type { KlosetStore } from '../kloset/store.ts';
 import { openResolvedStore } from '../kloset/store-location.ts';
 import { createLog } from '../observability/log.ts';
-import { countOption, type GlobalArguments, timerOption } from './arguments.ts';
+import { countOption, type GlobalArguments, sizeOption, timerOption } from './arguments.ts';
 import { chooseCache } from './cache-options.ts';
 import { keySource } from './passphrase.ts';
 import { openProgress } from './progress.ts';
@@ -25,6 +25,8 @@ export interface ChosenStore {
   readonly ignoreDamaged: boolean;
   /** Where its index and its snapshots' metadata are cached. */
   readonly cache: CacheChoice | undefined;
+  /** Decoded chunks cached there. */
+  readonly cacheDiskBytesMax: number;
   readonly log: Log;
   /** Of opening it, and of what else the command does. */
   readonly progress: Progress;
@@ -63,6 +65,7 @@ export function chooseStore(given: GlobalArguments, ownLog?: Log): ChosenStore {
     plakarLocation,
     ignoreDamaged: given.ignoreDamagedStates,
     cache: chooseCache(given, process.env),
+    cacheDiskBytesMax: sizeOption('cache-disk', given.cacheDisk),
     log,
     progress: openProgress(given.logLevel, ownLog),
   };

@@ -47,14 +47,16 @@ export interface ChunkStore {
    * Rejects with CorruptStoreError or StoreUnavailableError.
    */
   get(chunk: ChunkRef, options?: ChunkOptions): Promise<Uint8Array>;
-  /** The same if it is in memory; undefined if `get` is to be asked. */
-  getNow?(chunk: ChunkRef): Uint8Array | undefined;
   /**
    * Fills `target` with the chunk's bytes from `offset` (inside the chunk): where a part of a chunk is at hand, nobody
    * makes the rest. Rejects as `get`.
    */
   readInto?(chunk: ChunkRef, offset: number, target: Uint8Array, options?: ChunkOptions): Promise<void>;
+  /** The same if the bytes are in memory; false if `readInto` is to be asked, and `target` then holds nothing of meaning. */
+  readIntoNow?(chunk: ChunkRef, offset: number, target: Uint8Array): boolean;
   /** Sees to it that a later read of the chunk needs no fetch; true if it had to be fetched. Rejects as `get`. */
   prefetch?(chunk: ChunkRef, options: ChunkOptions): Promise<boolean>;
+  /** Takes back what `get` gave, if its memory can be used again: nobody reads it any more. Nobody must. */
+  giveBack?(plain: Uint8Array): void;
   close(): Promise<void>;
 }

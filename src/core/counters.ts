@@ -55,3 +55,35 @@ export function newReadCounters(): ReadCounters {
     hydratedBytes: 0,
   };
 }
+
+/** What the caches of decoded chunks have done, one store's contents; plain fields. */
+export interface CacheCounters {
+  /** Reads answered from memory, those answered from disk, and chunks that had to be fetched. */
+  hits: number;
+  diskHits: number;
+  misses: number;
+  /** Segments dropped from memory to make room. */
+  evictions: number;
+  /** Bytes of the disk cache: plain ones read, sealed ones written. */
+  diskBytesRead: number;
+  diskBytesWritten: number;
+  /** Files that this process removed to make room, and files that were not what had been written. */
+  diskEvictions: number;
+  diskDamaged: number;
+  /** Chunks not written: the disk was too slow, full or failing. */
+  diskWritesDropped: number;
+}
+
+export function newCacheCounters(): CacheCounters {
+  return {
+    hits: 0,
+    diskHits: 0,
+    misses: 0,
+    evictions: 0,
+    diskBytesRead: 0,
+    diskBytesWritten: 0,
+    diskEvictions: 0,
+    diskDamaged: 0,
+    diskWritesDropped: 0,
+  };
+}

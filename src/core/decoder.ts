@@ -13,6 +13,8 @@ export interface Decoder {
    * The result is the caller's own. What is a guess by then comes behind all others.
    */
   decode(stored: Uint8Array, expected: ExpectedChunk): Promise<Uint8Array>;
+  /** Takes back a result of `decode`, whose memory is used again: nobody reads it any more. */
+  giveBack?(plain: Uint8Array): void;
   /** Rejects with CorruptStoreError unless MAC(plain) is `mac`. */
   verify(plain: Uint8Array, mac: Uint8Array): Promise<void>;
   close(): Promise<void>;

@@ -10,6 +10,9 @@ export const WRITABLE_DEVICE_BYTES_MAX = 16 * 1024 * GiB;
 /** Decoded chunks kept in memory, bytes; `--cache-memory`. Fits the hot set of a small database; a chunk has at most 8 MiB. */
 export const CACHE_MEMORY_BYTES_DEFAULT = 256 * MiB;
 
+/** Decoded chunks kept on disk, of all stores together, bytes; `--cache-disk`. Holds what a database of some ten GiB is asked for. */
+export const CACHE_DISK_BYTES_DEFAULT = 4 * GiB;
+
 /** Bytes being fetched, decoded or written to clients at once; `--inflight-memory`. A dozen of the largest chunks, with their stored form. */
 export const INFLIGHT_MEMORY_BYTES_DEFAULT = 128 * MiB;
 

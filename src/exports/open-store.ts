@@ -1,23 +1,26 @@
 import type { CacheChoice } from '../cache/cache-directory.ts';
+import { ChunkDisk } from '../cache/chunk-disk.ts';
+import type { StoreCache } from '../cache/store-cache.ts';
 import { Activity } from '../core/activity.ts';
 import type { ChunkStore } from '../core/chunk-store.ts';
 import { Closers } from '../core/closers.ts';
 import { ByteBudget } from '../core/concurrency.ts';
-import { newReadCounters, type ReadCounters } from '../core/counters.ts';
+import { type CacheCounters, newCacheCounters, newReadCounters, type ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
-import type { Log } from '../core/log.ts';
+import { type Log, silentLog } from '../core/log.ts';
 import { type Progress, silentProgress } from '../core/progress.ts';
 import { MiB } from '../core/units.ts';
 import type { ReplicaPlace } from '../kloset/blob-replica.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
 import { type DamagedSnapshot, listSnapshots, type SnapshotHeader, type SnapshotListing } from '../kloset/snapshot.ts';
 import type { KlosetStore } from '../kloset/store.ts';
-import { ChunkCache, type ChunkCacheCounters } from '../source/chunk-cache.ts';
+import { ChunkCache } from '../source/chunk-cache.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
 import { KlosetSource } from '../source/kloset-source.ts';
 import { Prefetcher } from '../source/prefetcher.ts';
 import { ReadAhead } from '../source/read-ahead.ts';
 import type { WalkOptions } from '../source/snapshot-walk.ts';
+import { ThreadedChunkWriter } from '../workers/cache-writer.ts';
 import { PooledDecoder } from '../workers/pool.ts';
 
 /** Makes the store of file contents. It counts what it reads in `counters`. */
@@ -33,6 +36,8 @@ export interface StoreOptions {
   readonly store: KlosetStore;
   /** Decoded chunks kept, bytes. */
   readonly cacheBytesMax: number;
+  /** Decoded chunks kept on disk where there is a cache, of all stores together, bytes; 0: none. Default 0. */
+  readonly cacheDiskBytesMax?: number;
   /** Bytes being fetched and decoded at once. */
   readonly inflightBytesMax: number;
   readonly keys: KeySource;
@@ -61,7 +66,7 @@ export interface StoreFigures {
   readonly fetchesWaiting: number;
   /** Chunks that wait for a decoding thread. */
   readonly decodesWaiting: number;
-  readonly contentCache: Readonly<ChunkCacheCounters>;
+  readonly contentCache: Readonly<CacheCounters>;
 }
 
 /** An opened store with everything that snapshots of it share: index, decoder, caches, counters. */
@@ -137,7 +142,10 @@ export class OpenStore {
     // Metadata is read once, while a snapshot is opened: it would only push contents out of their cache.
     const metadataChunks = new ChunkCache(native, { bytesMax: METADATA_CACHE_BYTES_MAX });
     closers.add(() => metadataChunks.close());
-    const contentChunks = new ChunkCache(foreign ?? native, { bytesMax: options.cacheBytesMax });
+    const cacheCounters = newCacheCounters();
+    const disk = await openChunkDisk(repository.cache, cacheCounters, options);
+    const tiers = { bytesMax: options.cacheBytesMax, disk, counters: cacheCounters };
+    const contentChunks = new ChunkCache(foreign ?? native, tiers);
     closers.add(() => contentChunks.close());
     const prefetcher = new Prefetcher({ chunks: contentChunks, counters, keptBytesMax: options.cacheBytesMax });
     closers.add(() => prefetcher.close());
@@ -189,4 +197,15 @@ export class OpenStore {
   close(): Promise<void> {
     return this.#closers.close();
   }
+}
+
+/** The disk tier of contents, if there is to be one and its directory can be used. */
+async function openChunkDisk(
+  cache: StoreCache | undefined,
+  counters: CacheCounters,
+  { cacheDiskBytesMax = 0, log = silentLog }: StoreOptions,
+): Promise<ChunkDisk | undefined> {
+  if (cache === undefined || cacheDiskBytesMax === 0) return undefined;
+  const settings = cache.chunkSettings(cacheDiskBytesMax);
+  return ChunkDisk.open({ settings, writer: new ThreadedChunkWriter(settings), counters, log });
 }

@@ -11,7 +11,7 @@
  *      0  magic      8  "KNBDHYDR"
  *      8  version    4  1
  *     12  record     4  112: bytes of a record
- *     16  salt      32  random; the index's key is HKDF-SHA256 of the store's key with it (kloset/derived-key.ts)
+ *     16  salt      32  random; the index's key is HKDF-SHA256 of the store's key with it (core/derived-key.ts)
  *     48  padding   12
  *     60  crc        4  CRC-32 of bytes 0 to 59
  *

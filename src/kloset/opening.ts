@@ -1,12 +1,12 @@
 /** Steps of opening a store: its key, its part of the disk cache. */
 import { createSecretKey, type KeyObject } from 'node:crypto';
 import { StoreCache } from '../cache/store-cache.ts';
+import { deriveFileKey } from '../core/derived-key.ts';
 import { exitCodes, UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { type CodecParameters, plainHash } from './codec/codec.ts';
 import { type KdfParameters, keyOpensCanary } from './codec/key-derivation.ts';
 import type { StoreConfig } from './config.ts';
-import { deriveFileKey } from './derived-key.ts';
 
 /** Where the key of an encrypted store comes from; not asked for a plaintext one. */
 export interface KeySource {

@@ -1,104 +1,320 @@
-import { LRUCache } from 'lru-cache';
+import type { ChunkDisk } from '../cache/chunk-disk.ts';
+import { USE_RECORD_AGE_MS } from '../cache/limits.ts';
 import { type ChunkOptions, type ChunkRef, type ChunkStore, type FetchPurpose, isGuess } from '../core/chunk-store.ts';
+import { mapConcurrently } from '../core/concurrency.ts';
+import { type CacheCounters, newCacheCounters } from '../core/counters.ts';
 import { CorruptStoreError } from '../core/errors.ts';
 import { toHex } from '../core/mac.ts';
-import { orStopped, type StopOptions, StoppedError } from '../core/stop.ts';
+import { orStopped, StoppedError } from '../core/stop.ts';
+import { SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX, UNWRITTEN_CHUNKS_MAX } from './limits.ts';
+import { SegmentMemory } from './segment-memory.ts';
 
-/** What a cached chunk costs beside its bytes: key string, list and map entries, the array objects. */
-const OVERHEAD_BYTES = 512;
-
-/** A chunk on its way. */
+/** A chunk on its way, or one that has come and is still used. */
 interface Fetch {
   readonly content: Promise<Uint8Array>;
   readonly stop: AbortController;
+  /** What upstream is asked for, seen by it as it changes. */
+  readonly options: FetchOptions;
   /** Readers that wait for it. */
   waiting: number;
-  /** What upstream is asked for, seen by it as it changes. */
-  readonly options: { purpose: FetchPurpose; readonly signal: AbortSignal };
+  /** Once it has come, and until its memory is given back. */
+  plain: Uint8Array | undefined;
+  readonly found: { onDisk: boolean };
+  /** It is being written to disk. */
+  isWriting: boolean;
+  /** Somebody has the bytes for good. */
+  isShared: boolean;
 }
 
-/** How often chunks were found. */
-export interface ChunkCacheCounters {
-  hits: number;
-  misses: number;
+/** A segment on its way from disk. */
+interface SegmentRead {
+  /** Undefined if it is not there. */
+  readonly content: Promise<Uint8Array | undefined>;
+  waiting: number;
+  /** Bytes of it that readers have had. */
+  readBytes: number;
 }
 
 /**
- * Decoded chunks in memory, bounded in bytes, least recently used dropped first. However many ask for a chunk at once,
- * one of them fetches it, and when all of them have stopped the fetch is stopped too. Keyed by MAC, so that files and snapshots share their chunks, and by length: an object that
- * claims another length for a chunk must neither get the bytes of one that is right nor fail it.
+ * Decoded chunks in two tiers: segments in memory, bounded in bytes, over whole chunks on disk. However many ask for a chunk at
+ * once, one of them fetches it, and when all of them have stopped the fetch is stopped too. Keyed by MAC, so that
+ * files and snapshots share their chunks, and by length: an object that claims another length for a chunk must
+ * neither get the bytes of one that is right nor fail it.
  */
 export class ChunkCache implements ChunkStore {
-  readonly counters: ChunkCacheCounters = { hits: 0, misses: 0 };
+  readonly counters: CacheCounters;
   readonly #upstream: ChunkStore;
-  readonly #cache: LRUCache<string, Uint8Array>;
+  readonly #disk: ChunkDisk | undefined;
+  readonly #memory: SegmentMemory;
   /** What a new reader can join. */
   readonly #inFlight = new Map<string, Fetch>();
+  /** Fetched, and not yet on disk since that was busy. */
+  readonly #unwritten = new Map<string, ChunkRef>();
+  readonly #segmentReads = new Map<string, SegmentRead>();
   /** All that has not settled, abandoned ones too. */
-  readonly #underWay = new Set<Promise<Uint8Array>>();
+  readonly #underWay = new Set<Promise<unknown>>();
 
-  /** Takes over `upstream`: closing the cache closes it. */
-  constructor(upstream: ChunkStore, { bytesMax }: { bytesMax: number }) {
+  /** Takes over `upstream` and `disk`: closing the cache closes them. */
+  constructor(
+    upstream: ChunkStore,
+    {
+      bytesMax,
+      disk,
+      counters = newCacheCounters(),
+    }: { bytesMax: number; disk?: ChunkDisk | undefined; counters?: CacheCounters },
+  ) {
     this.#upstream = upstream;
-    this.#cache = new LRUCache({
-      maxSize: Math.max(1, bytesMax),
-      sizeCalculation: (chunk) => chunk.byteLength + OVERHEAD_BYTES,
-    });
+    this.#disk = disk;
+    this.counters = counters;
+    this.#memory = new SegmentMemory(bytesMax, counters);
   }
 
   async get(chunk: ChunkRef, options: ChunkOptions = {}): Promise<Uint8Array> {
-    const { purpose = 'read', signal } = options;
-    const cached = this.getNow(chunk);
-    if (cached !== undefined) return cached;
-    signal?.throwIfAborted();
     const key = keyOf(chunk);
-    const fetch = this.#inFlight.get(key) ?? this.#start(key, chunk, purpose);
-    fetch.waiting++;
-    if (!isGuess(options)) fetch.options.purpose = 'read';
-    try {
-      return await orStopped(fetch.content, signal);
-    } finally {
-      if (--fetch.waiting === 0) this.#abandon(key, fetch);
+    if (this.#memory.hasAll(key, chunk.lengthBytes) || this.#disk?.pending(chunk) !== undefined) {
+      const plain = new Uint8Array(chunk.lengthBytes);
+      if (this.#readNow(chunk, key, 0, plain)) return plain;
     }
+    return this.#join(key, chunk, options, (plain, fetch) => {
+      fetch.isShared = true;
+      this.#memory.countRead(key, 0, plain.byteLength);
+      return plain;
+    });
   }
 
-  async readInto(chunk: ChunkRef, offset: number, target: Uint8Array, options: StopOptions = {}): Promise<void> {
-    const plain = await this.get(chunk, options);
-    if (plain.byteLength !== chunk.lengthBytes) {
-      throw new CorruptStoreError(`it has ${plain.byteLength} bytes instead of ${chunk.lengthBytes}`);
+  async readInto(chunk: ChunkRef, offset: number, target: Uint8Array, options: ChunkOptions = {}): Promise<void> {
+    const key = keyOf(chunk);
+    const end = offset + target.byteLength;
+    if (this.#readNow(chunk, key, offset, target)) return;
+    let missedAt: number | undefined;
+    if (this.#disk !== undefined && !this.#inFlight.has(key)) {
+      missedAt = this.#disk.generation;
+      if (await this.#readFromDisk(this.#disk, chunk, { key, offset, target, ...options })) return;
+      // Somebody else may have fetched it meanwhile.
+      if (this.#readNow(chunk, key, offset, target)) return;
     }
-    target.set(plain.subarray(offset, offset + target.byteLength));
+    const copy = (plain: Uint8Array) => {
+      if (plain.byteLength !== chunk.lengthBytes) {
+        throw new CorruptStoreError(`it has ${plain.byteLength} bytes instead of ${chunk.lengthBytes}`);
+      }
+      target.set(plain.subarray(offset, end));
+      this.#memory.countRead(key, offset, target.byteLength);
+    };
+    await this.#join(key, chunk, { ...options, missedAt }, copy);
   }
 
-  getNow(chunk: ChunkRef): Uint8Array | undefined {
-    const cached = this.#cache.get(keyOf(chunk));
-    if (cached !== undefined) this.counters.hits++;
-    return cached;
+  readIntoNow(chunk: ChunkRef, offset: number, target: Uint8Array): boolean {
+    return this.#readNow(chunk, keyOf(chunk), offset, target);
+  }
+
+  async prefetch(chunk: ChunkRef, options: ChunkOptions): Promise<boolean> {
+    const key = keyOf(chunk);
+    if (this.#memory.hasAll(key, chunk.lengthBytes)) return false;
+    const missedAt = this.#disk?.generation;
+    if (await this.#disk?.has(chunk)) return false;
+    return this.#join(key, chunk, { ...options, missedAt }, (_, { found }) => !found.onDisk);
   }
 
   async close(): Promise<void> {
-    await Promise.allSettled(this.#underWay);
-    this.#cache.clear();
+    while (this.#underWay.size > 0) await Promise.allSettled(this.#underWay);
+    await this.#disk?.close();
+    this.#memory.clear();
     await this.#upstream.close();
   }
 
-  #start(key: string, chunk: ChunkRef, purpose: FetchPurpose): Fetch {
-    this.counters.misses++;
+  #readNow(chunk: ChunkRef, key: string, offset: number, target: Uint8Array): boolean {
+    if (this.#memory.read(key, offset, target)) {
+      if (this.#disk !== undefined && this.#memory.mustRecordUse(key, Date.now(), USE_RECORD_AGE_MS)) {
+        this.#disk.recordUse(chunk);
+      }
+    } else {
+      const pending = this.#disk?.pending(chunk);
+      if (pending === undefined) return false;
+      target.set(pending.subarray(offset, offset + target.byteLength));
+    }
+    this.counters.hits++;
+    return true;
+  }
+
+  /** False if a segment is not there: then all of the chunk is to be fetched. */
+  async #readFromDisk(
+    disk: ChunkDisk,
+    chunk: ChunkRef,
+    { key, offset, target, signal }: ChunkOptions & { key: string; offset: number; target: Uint8Array },
+  ): Promise<boolean> {
+    signal?.throwIfAborted();
+    const end = offset + target.byteLength;
+    const first = Math.floor(offset / SEGMENT_BYTES);
+    const indexes = Array.from({ length: Math.ceil(end / SEGMENT_BYTES) - first }, (_, i) => first + i);
+    let isWhole = true;
+    await mapConcurrently(indexes, SEGMENTS_IN_FLIGHT_MAX, async (index) => {
+      if (!isWhole) return;
+      const start = index * SEGMENT_BYTES;
+      const from = Math.max(offset, start);
+      const part = target.subarray(from - offset, start + SEGMENT_BYTES - offset);
+      if (this.#memory.read(key, from, part)) return;
+      const copy = (bytes: Uint8Array) => {
+        part.set(bytes.subarray(from - start, from - start + part.byteLength));
+        return part.byteLength;
+      };
+      if (!(await this.#joinSegment(disk, chunk, { key, index, signal }, copy))) isWhole = false;
+    });
+    if (isWhole) this.counters.diskHits++;
+    return isWhole;
+  }
+
+  /** Calls `use` with a segment's bytes, which it does not keep, and of which it says how many it has read; false if it is not there. */
+  async #joinSegment(
+    disk: ChunkDisk,
+    chunk: ChunkRef,
+    { key, index, signal }: ChunkOptions & { key: string; index: number },
+    use: (bytes: Uint8Array) => number,
+  ): Promise<boolean> {
+    const segmentKey = `${key}/${index}`;
+    const read = this.#segmentReads.get(segmentKey) ?? this.#startSegment(disk, chunk, segmentKey, index);
+    read.waiting++;
+    let bytes: Uint8Array | undefined;
+    try {
+      bytes = await read.content;
+      signal?.throwIfAborted();
+      if (bytes !== undefined) read.readBytes += use(bytes);
+      return bytes !== undefined;
+    } finally {
+      if (--read.waiting === 0) {
+        // Only now may it be dropped, and its buffer be used for another.
+        this.#segmentReads.delete(segmentKey);
+        if (bytes !== undefined) {
+          this.#memory.insert(key, index, bytes);
+          this.#memory.countRead(key, index * SEGMENT_BYTES, Math.min(read.readBytes, SEGMENT_BYTES));
+        }
+      }
+    }
+  }
+
+  #startSegment(disk: ChunkDisk, chunk: ChunkRef, segmentKey: string, index: number): SegmentRead {
+    const buffer = this.#memory.take(Math.min(SEGMENT_BYTES, chunk.lengthBytes - index * SEGMENT_BYTES));
+    const content = disk.readSegment(chunk, index, buffer).then((isThere) => {
+      if (isThere) return buffer;
+      this.#memory.giveBack(buffer);
+      return undefined;
+    });
+    const read: SegmentRead = { content, waiting: 0, readBytes: 0 };
+    this.#segmentReads.set(segmentKey, read);
+    this.#track(content);
+    return read;
+  }
+
+  /** Calls `use` with the chunk's bytes when they are there, fetching them unless somebody does. */
+  async #join<T>(
+    key: string,
+    chunk: ChunkRef,
+    options: JoinOptions,
+    use: (plain: Uint8Array, fetch: Fetch) => T,
+  ): Promise<T> {
+    options.signal?.throwIfAborted();
+    const fetch = this.#inFlight.get(key) ?? this.#start(key, chunk, options);
+    fetch.waiting++;
+    if (!isGuess(options)) fetch.options.purpose = 'read';
+    try {
+      return use(await orStopped(fetch.content, options.signal), fetch);
+    } finally {
+      if (--fetch.waiting === 0) {
+        this.#abandon(key, fetch);
+        this.#giveBackUnused(fetch);
+      }
+    }
+  }
+
+  #start(key: string, chunk: ChunkRef, { purpose = 'read', missedAt }: JoinOptions): Fetch {
     const stop = new AbortController();
-    const options = { purpose, signal: stop.signal };
-    const content = this.#upstream.get(chunk, options);
-    const fetch: Fetch = { content, stop, waiting: 0, options };
+    const options: FetchOptions = { purpose, signal: stop.signal };
+    const found = { onDisk: false };
+    const content = this.#load(chunk, options, { missedAt, found });
+    const fetch: Fetch = {
+      content,
+      stop,
+      options,
+      waiting: 0,
+      plain: undefined,
+      found,
+      isWriting: false,
+      isShared: false,
+    };
     this.#inFlight.set(key, fetch);
-    this.#underWay.add(content);
     const forget = () => {
-      this.#underWay.delete(content);
       if (this.#inFlight.get(key) === fetch) this.#inFlight.delete(key);
     };
-    content.then((plain) => {
-      this.#cache.set(key, plain);
+    const arrived = content.then((plain) => {
+      fetch.plain = plain;
+      // One of another length is for nobody, whoever asks; it fails where it is used.
+      if (plain.byteLength === chunk.lengthBytes) this.#keep(key, chunk, fetch);
       forget();
+      this.#giveBackUnused(fetch);
     }, forget);
+    this.#track(arrived);
     return fetch;
+  }
+
+  async #load(
+    chunk: ChunkRef,
+    options: FetchOptions,
+    { missedAt, found }: { missedAt: number | undefined; found: { onDisk: boolean } },
+  ): Promise<Uint8Array> {
+    // Looked for again if anything was written since: it may have come and gone from memory in between.
+    if (this.#disk !== undefined && missedAt !== this.#disk.generation) {
+      const plain = await this.#disk.readChunk(chunk);
+      options.signal.throwIfAborted();
+      if (plain !== undefined) {
+        this.counters.diskHits++;
+        found.onDisk = true;
+        return plain;
+      }
+    }
+    this.counters.misses++;
+    return this.#upstream.get(chunk, options);
+  }
+
+  #keep(key: string, chunk: ChunkRef, fetch: Fetch): void {
+    const plain = fetch.plain!;
+    this.#memory.insertChunk(key, plain);
+    if (this.#disk === undefined || fetch.found.onDisk) return;
+    if (!this.#disk.hasRoomFor(plain.byteLength)) {
+      this.#writeLater(this.#disk, key, chunk);
+      return;
+    }
+    fetch.isWriting = true;
+    void this.#disk.offer(chunk, plain).then(() => {
+      fetch.isWriting = false;
+      this.#giveBackUnused(fetch);
+      this.#writeWaiting();
+    });
+  }
+
+  /** Remembers a chunk that the disk is too busy for; it is written from memory if it is still there by then. */
+  #writeLater(disk: ChunkDisk, key: string, chunk: ChunkRef): void {
+    this.#unwritten.set(key, chunk);
+    if (this.#unwritten.size <= UNWRITTEN_CHUNKS_MAX) return;
+    this.#unwritten.delete(this.#unwritten.keys().next().value!);
+    disk.dropped();
+  }
+
+  #writeWaiting(): void {
+    const disk = this.#disk!;
+    for (const [key, chunk] of this.#unwritten) {
+      if (!disk.hasRoomFor(chunk.lengthBytes)) return;
+      this.#unwritten.delete(key);
+      const plain = this.#memory.copyOf(key, chunk.lengthBytes);
+      if (plain === undefined) disk.dropped();
+      else void disk.offer(chunk, plain).then(() => this.#writeWaiting());
+    }
+  }
+
+  /** The memory of a chunk that nobody has or waits for can be used again. */
+  #giveBackUnused(fetch: Fetch): void {
+    const { plain } = fetch;
+    if (plain === undefined || fetch.waiting > 0 || fetch.isWriting || fetch.isShared) return;
+    fetch.plain = undefined;
+    this.#upstream.giveBack?.(plain);
   }
 
   /** Nobody waits any more: what has not come yet need not come. Whoever asks next begins anew. */
@@ -107,6 +323,22 @@ export class ChunkCache implements ChunkStore {
     this.#inFlight.delete(key);
     fetch.stop.abort(new StoppedError('nobody waits for the chunk any more'));
   }
+
+  #track(work: Promise<unknown>): void {
+    this.#underWay.add(work);
+    const settled = () => this.#underWay.delete(work);
+    work.then(settled, settled);
+  }
+}
+
+interface FetchOptions {
+  purpose: FetchPurpose;
+  readonly signal: AbortSignal;
+}
+
+interface JoinOptions extends ChunkOptions {
+  /** The disk's generation when the chunk was not there. */
+  readonly missedAt?: number | undefined;
 }
 
 function keyOf({ mac, lengthBytes }: ChunkRef): string {

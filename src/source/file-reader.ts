@@ -111,16 +111,15 @@ export class FileReader {
   /** As ContentReader.readNow. Whatever is not as it should be is left to `read`, which says so. */
   readNow(entry: number, offset: number, target: Uint8Array): boolean {
     const opened = this.#open.get(entry)?.opened;
-    if (opened === undefined || this.#chunks.getNow === undefined) return false;
+    if (opened === undefined || this.#chunks.readIntoNow === undefined) return false;
     const { table, ref } = opened;
     const end = offset + target.byteLength;
     if (end > table.starts[table.starts.length - 1]!) return false;
     for (let i = chunkAt(table.starts, offset); i < ref.chunks.length && table.starts[i]! < end; i++) {
       const chunk = ref.chunks[i]!;
       if (chunk.lengthBytes === 0) continue;
-      const plain = this.#chunks.getNow(chunk);
-      if (plain?.byteLength !== chunk.lengthBytes) return false;
-      copyPart(plain, partOf({ chunk, table }, { offset, target }));
+      const part = partOf({ chunk, table }, { offset, target });
+      if (!this.#chunks.readIntoNow(chunk, part.offset, part.target)) return false;
       this.#readAhead?.used(chunk);
     }
     this.#touched(entry, offset, end);

@@ -54,6 +54,10 @@ export class KlosetChunkStore implements ChunkStore {
     }
   }
 
+  giveBack(plain: Uint8Array): void {
+    this.#decoder.giveBack?.(plain);
+  }
+
   #fetch(chunk: ChunkRef, options: ChunkOptions): Promise<Uint8Array> {
     this.#counters.chunksFetched++;
     const isNew = this.#fetched.add(chunk.mac);

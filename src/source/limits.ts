@@ -1,4 +1,5 @@
 /** Bounds of reading files; each with its unit and reason. */
+import { CHUNK_SEGMENT_BYTES } from '../cache/limits.ts';
 import { MiB } from '../core/units.ts';
 
 /** Chunk tables kept, bytes: about 200 a chunk, so some 300 GiB of files whose chunks have a megabyte. */
@@ -24,3 +25,18 @@ export const GUESSES_IN_FLIGHT_MAX = 8;
 
 /** Plain bytes of them: a chunk has at most 8 MiB. */
 export const GUESSED_BYTES_IN_FLIGHT_MAX = 32 * MiB;
+
+/** Plain bytes of a segment in memory: one as the disk cache has it. */
+export const SEGMENT_BYTES = CHUNK_SEGMENT_BYTES;
+
+/** Segments dropped that are remembered, some 200 bytes each: those of a gigabyte. */
+export const GHOSTS_MAX = 16_384;
+
+/** Buffers of segments kept for the next, 4 MiB: as many as one large chunk has, while others drop theirs. */
+export const SPARE_SEGMENTS_MAX = 64;
+
+/** Segments of a chunk read from disk at once for one reader. */
+export const SEGMENTS_IN_FLIGHT_MAX = 4;
+
+/** Chunks remembered that a busy disk has not taken: far more than memory holds by default. */
+export const UNWRITTEN_CHUNKS_MAX = 4096;

@@ -182,7 +182,6 @@ export class Prefetcher {
   /** False if it was there. */
   async #fetchOne(chunk: ChunkRef, { purpose, stop: { signal } }: Job): Promise<boolean> {
     if (this.#chunks.prefetch !== undefined) return this.#chunks.prefetch(chunk, { purpose, signal });
-    if (this.#chunks.getNow?.(chunk) !== undefined) return false;
     await this.#chunks.get(chunk, { purpose, signal });
     return true;
   }

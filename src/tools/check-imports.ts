@@ -24,7 +24,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   observability: ['core'],
   source: ['core', 'cache', 'kloset'],
   hydration: ['core', 'cache', 'device', 'kloset', 'source', 'verify'],
-  workers: ['core', 'kloset/codec', 'ext4'],
+  workers: ['core', 'cache', 'kloset/codec', 'ext4'],
   exports: ['core', 'cache', 'device', 'ext4', 'kloset', 'source', 'workers'],
   supervise: ['core', 'nbd'],
   attach: ['core', 'device'],

@@ -5,17 +5,25 @@ import type { Decoder, ExpectedChunk } from '../core/decoder.ts';
 import { StoreUnavailableError } from '../core/errors.ts';
 import { INLINE_DECODE_BYTES_MAX } from '../core/limits.ts';
 import { type Outcome, resultOf } from '../core/outcome.ts';
+import { SharedBuffers } from '../core/shared-buffers.ts';
 import { type Codec, type CodecParameters, createCodec } from '../kloset/codec/codec.ts';
 import { decodeChecked, requireMac } from './check-chunk.ts';
 import type { ChunkTask } from './message.ts';
 import { queued, WantedFirstQueue } from './wanted-first-queue.ts';
 import { workerFile } from './worker-file.ts';
 
+/**
+ * Of a thread's heap, MiB: as small as it is, the thread soon collects what refers to the shared memory of earlier tasks,
+ * which lives until then.
+ */
+export const YOUNG_GENERATION_MB = 2;
+
 /** Decodes small values in the calling thread and large ones in a pool of worker threads, through shared memory. */
 export class PooledDecoder implements Decoder {
   readonly #codec: Codec;
   readonly #pool: Piscina<ChunkTask, Outcome<void>>;
   readonly #inlineBytesMax: number;
+  readonly #buffers = new SharedBuffers();
   /** Settled once the thread has imported its code, or has ended. */
   readonly #loading = new Map<Worker, Promise<void>>();
 
@@ -46,6 +54,7 @@ export class PooledDecoder implements Decoder {
       concurrentTasksPerWorker: 1,
       idleTimeout: Number.POSITIVE_INFINITY,
       taskQueue: new WantedFirstQueue(),
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
     });
     // A thread that dies is replaced, and the task it had is rejected: nothing more is to be done here.
     pool.on('error', () => {});
@@ -63,10 +72,14 @@ export class PooledDecoder implements Decoder {
       decodeChecked(this.#codec, stored, target, mac);
       return target;
     }
-    const target = new Uint8Array(new SharedArrayBuffer(plainBytes));
+    const target = this.#buffers.take(plainBytes);
     // A copy of the MAC: a view would drag its whole buffer to the worker.
     resultOf(await this.#run({ stored, target, mac: mac.slice() }, isGuess));
     return target;
+  }
+
+  giveBack(plain: Uint8Array): void {
+    this.#buffers.give(plain);
   }
 
   async verify(plain: Uint8Array, mac: Uint8Array): Promise<void> {

@@ -3,8 +3,8 @@ import { createSecretKey } from 'node:crypto';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { StoreCache, type StoreCacheOptions } from '../../src/cache/store-cache.ts';
+import { deriveFileKey } from '../../src/core/derived-key.ts';
 import type { Log } from '../../src/core/log.ts';
-import { deriveFileKey } from '../../src/kloset/derived-key.ts';
 
 /** The cache of a store whose key is `key` 32 times. */
 export async function storeCache(

@@ -45,7 +45,7 @@ describe('a chunk that several wait for', () => {
     expect(upstream.fetches).toHaveLength(2);
     upstream.fetches[1]!.finish();
     expect(await next).toBe(plain);
-    expect(await cache.get(chunk)).toBe(plain);
+    expect(await cache.get(chunk)).toEqual(plain);
     expect(upstream.fetches).toHaveLength(2);
     await cache.close();
   });

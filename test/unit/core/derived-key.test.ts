@@ -1,6 +1,6 @@
 import { createSecretKey } from 'node:crypto';
 import { expect, test } from 'vitest';
-import { deriveFileKey } from '../../../src/kloset/derived-key.ts';
+import { deriveFileKey } from '../../../src/core/derived-key.ts';
 
 const storeKey = createSecretKey(Buffer.alloc(32, 7));
 const salt = Buffer.alloc(32, 1);

@@ -1,9 +1,9 @@
 import { expect, test } from 'vitest';
+import { SharedBuffers } from '../../../src/core/shared-buffers.ts';
 import { KiB, MiB } from '../../../src/core/units.ts';
-import { StoredBuffers } from '../../../src/kloset/stored-buffers.ts';
 
 test('a buffer that was given back is used again, at the length that is asked for', () => {
-  const buffers = new StoredBuffers();
+  const buffers = new SharedBuffers();
   const first = buffers.take(100 * KiB);
   expect(first.byteLength).toBe(100 * KiB);
   buffers.give(first);
@@ -14,7 +14,7 @@ test('a buffer that was given back is used again, at the length that is asked fo
 });
 
 test('small ones, and more than a bound, are not kept', () => {
-  const buffers = new StoredBuffers();
+  const buffers = new SharedBuffers();
   const small = buffers.take(10);
   buffers.give(small);
   expect(buffers.take(10).buffer).not.toBe(small.buffer);

@@ -1,0 +1,230 @@
+import { utimes } from 'node:fs/promises';
+import type { CacheCounters } from '../core/counters.ts';
+import type { Log } from '../core/log.ts';
+import { makeOwnDirectory, openIfThere, removeIfThere, systemReason } from './cache-directory.ts';
+import type { ChunkWritten } from './chunk-files.ts';
+import { type ChunkFile, type ChunkFileSettings, type ChunkId, ChunkNames } from './chunk-names.ts';
+import { CacheDamagedError } from './errors.ts';
+import {
+  CHUNK_CLOSE_MS,
+  CHUNK_SEGMENT_BYTES,
+  CHUNK_WRITE_PAUSE_MS,
+  CHUNK_WRITES_BYTES_MAX,
+  OPEN_CHUNK_FILES_MAX,
+} from './limits.ts';
+import { OpenReaders } from './open-readers.ts';
+import { SealedReader } from './sealed-reader.ts';
+
+/** Writes chunks by ChunkFiles, one after the other and where that keeps nobody waiting. */
+export interface ChunkWriter {
+  /** `plain` must stay as it is until this settles. Rejects with Node's own errors. */
+  write(file: ChunkFile, plain: Uint8Array): Promise<ChunkWritten>;
+  /** Drops what has not been written yet. */
+  close(): Promise<void>;
+}
+
+export interface ChunkDiskParts {
+  readonly settings: ChunkFileSettings;
+  readonly writer: ChunkWriter;
+  readonly counters: CacheCounters;
+  readonly log: Log;
+}
+
+interface Pending {
+  readonly plain: Uint8Array;
+  readonly done: Promise<void>;
+}
+
+/**
+ * Decoded chunks on disk, in segments each of which is authenticated when it is read. Shared by all processes that use the
+ * directory. Nothing here fails a read: what is not as it was written is removed and missing, what cannot be written
+ * is not cached.
+ */
+export class ChunkDisk {
+  readonly #counters: CacheCounters;
+  readonly #names: ChunkNames;
+  readonly #directory: string;
+  readonly #writer: ChunkWriter;
+  readonly #log: Log;
+  readonly #readers = new OpenReaders(OPEN_CHUNK_FILES_MAX);
+  /** Being written, by path: bytes that can be had from memory. */
+  readonly #pending = new Map<string, Pending>();
+  #pendingBytes = 0;
+  #pausedUntilMs = 0;
+  #generation = 0;
+  readonly #saidOf = new Set<string>();
+
+  private constructor(parts: ChunkDiskParts) {
+    this.#counters = parts.counters;
+    this.#names = new ChunkNames(parts.settings);
+    this.#directory = parts.settings.directory;
+    this.#writer = parts.writer;
+    this.#log = parts.log;
+  }
+
+  /** Takes the writer over. Undefined, with a warning, if the directory cannot be used. */
+  static async open(parts: ChunkDiskParts): Promise<ChunkDisk | undefined> {
+    const disk = new ChunkDisk(parts);
+    try {
+      await makeOwnDirectory(parts.settings.directory);
+      return disk;
+    } catch (error) {
+      disk.#complain('directory', error);
+      await parts.writer.close();
+      return undefined;
+    }
+  }
+
+  /** Another number once more chunks may be there than before. */
+  get generation(): number {
+    return this.#generation;
+  }
+
+  /** A chunk that is being written: its bytes, which are not to be kept beyond this turn. */
+  pending(chunk: ChunkId): Uint8Array | undefined {
+    return this.#pending.size === 0 ? undefined : this.#pending.get(this.#names.fileOf(chunk).path)?.plain;
+  }
+
+  /** Fills `target` with a whole segment of the chunk; false if it is not there. */
+  readSegment(chunk: ChunkId, index: number, target: Uint8Array): Promise<boolean> {
+    return this.#read(chunk, index * CHUNK_SEGMENT_BYTES, target);
+  }
+
+  /** The whole chunk, a buffer of its own; undefined if it is not there. */
+  async readChunk(chunk: ChunkId): Promise<Uint8Array | undefined> {
+    const target = new Uint8Array(chunk.lengthBytes);
+    return (await this.#read(chunk, 0, target)) ? target : undefined;
+  }
+
+  /** Whether the chunk is there or will be in a moment; then it counts as used now. */
+  async has(chunk: ChunkId): Promise<boolean> {
+    const { path } = this.#names.fileOf(chunk);
+    if (this.#pending.has(path)) return true;
+    return utimesNow(path);
+  }
+
+  /** Says that the chunk was used: it is not to be evicted before others. */
+  recordUse(chunk: ChunkId): void {
+    void utimesNow(this.#names.fileOf(chunk).path);
+  }
+
+  /** Whether a chunk of that length would be taken now. */
+  hasRoomFor(lengthBytes: number): boolean {
+    if (performance.now() < this.#pausedUntilMs) return false;
+    return this.#pendingBytes === 0 || this.#pendingBytes + lengthBytes <= CHUNK_WRITES_BYTES_MAX;
+  }
+
+  /** Says that a chunk is dropped which there was no room for. */
+  dropped(): void {
+    this.#counters.diskWritesDropped++;
+    if (performance.now() >= this.#pausedUntilMs) {
+      this.#complain('slow', 'its disk takes chunks more slowly than the store gives them');
+    }
+  }
+
+  /** Writes the chunk in the background. Settles, and never rejects, when `plain` is no longer needed. */
+  offer(chunk: ChunkId, plain: Uint8Array): Promise<void> {
+    const file = this.#names.fileOf(chunk);
+    if (this.#pending.has(file.path) || plain.byteLength === 0) return Promise.resolve();
+    this.#pendingBytes += plain.byteLength;
+    const done = this.#write(file, plain).finally(() => {
+      this.#pending.delete(file.path);
+      this.#pendingBytes -= plain.byteLength;
+      this.#generation++;
+    });
+    this.#pending.set(file.path, { plain, done });
+    this.#generation++;
+    return done;
+  }
+
+  /** Waits a while for what is being written. */
+  async close(): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const patience = new Promise<void>((resolve) => (timer = setTimeout(resolve, CHUNK_CLOSE_MS)));
+    await Promise.race([Promise.all([...this.#pending.values()].map(({ done }) => done)), patience]);
+    clearTimeout(timer);
+    await this.#writer.close();
+    await this.#readers.close();
+  }
+
+  async #read(chunk: ChunkId, offset: number, target: Uint8Array): Promise<boolean> {
+    const file = this.#names.fileOf(chunk);
+    const pending = this.#pending.get(file.path);
+    if (pending !== undefined) {
+      target.set(pending.plain.subarray(offset, offset + target.byteLength));
+      return true;
+    }
+    try {
+      return await this.#readers.with(
+        file.path,
+        () => this.#open(file, chunk.lengthBytes),
+        async (reader) => {
+          if (reader === undefined) return false;
+          await reader.read(offset, target);
+          this.#counters.diskBytesRead += target.byteLength;
+          return true;
+        },
+      );
+    } catch (error) {
+      await this.#discard(file, error);
+      return false;
+    }
+  }
+
+  async #open({ path, sealName }: ChunkFile, plainBytes: number): Promise<SealedReader | undefined> {
+    const handle = await openIfThere(path);
+    if (handle === undefined) return undefined;
+    const reader = await SealedReader.open(handle, { name: sealName, keys: this.#names.seal, plainBytes });
+    void utimesNow(path);
+    return reader;
+  }
+
+  /** A damaged file goes; one that cannot be opened for other reasons (too many open files) stays. */
+  async #discard({ path }: ChunkFile, why: unknown): Promise<void> {
+    if (!(why instanceof CacheDamagedError) && (why as NodeJS.ErrnoException).code !== 'ELOOP') {
+      this.#complain('read', why);
+      return;
+    }
+    this.#counters.diskDamaged++;
+    this.#generation++;
+    const text = `A cached chunk is damaged and is fetched again: ${path} (${systemReason(why)})`;
+    if (this.#saidOf.has('damage')) this.#log.debug({ file: path }, text);
+    else this.#log.warn({ file: path }, `${text}. More of the kind are only counted.`);
+    this.#saidOf.add('damage');
+    await removeIfThere(path).catch((error: unknown) => this.#complain('read', error));
+  }
+
+  async #write(file: ChunkFile, plain: Uint8Array): Promise<void> {
+    try {
+      const { outcome, bytesWritten, filesEvicted } = await this.#writer.write(file, plain);
+      this.#counters.diskBytesWritten += bytesWritten;
+      this.#counters.diskEvictions += filesEvicted;
+      if (outcome !== 'refused') return;
+      this.#complain('full', 'there is no room for chunks; a larger --cache-disk or free space helps');
+    } catch (error) {
+      this.#complain('write', error);
+    }
+    this.#counters.diskWritesDropped++;
+    this.#pausedUntilMs = performance.now() + CHUNK_WRITE_PAUSE_MS;
+  }
+
+  /** Once for each kind of trouble. */
+  #complain(kind: string, error: unknown): void {
+    const reason = typeof error === 'string' ? error : systemReason(error);
+    const text = `Chunks are not all cached in ${this.#directory}: ${reason}. What is missing there is fetched again.`;
+    if (this.#saidOf.has(kind)) this.#log.debug({ directory: this.#directory }, text);
+    else this.#log.warn({ directory: this.#directory }, text);
+    this.#saidOf.add(kind);
+  }
+}
+
+/** False if it is not there, or cannot be marked as used. */
+async function utimesNow(path: string): Promise<boolean> {
+  const now = new Date();
+  try {
+    await utimes(path, now, now);
+    return true;
+  } catch {
+    return false;
+  }
+}

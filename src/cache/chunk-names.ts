@@ -1,0 +1,58 @@
+/** Cached chunks: where they lie, what they are called, and the keys they are sealed with. */
+import { createHmac, type KeyObject } from 'node:crypto';
+import { join } from 'node:path';
+import { deriveFileKey } from '../core/derived-key.ts';
+import { toHex } from '../core/mac.ts';
+import { protections, type SealKeys } from './sealed-format.ts';
+
+/** All that reading and writing a store's chunks takes. It can cross to another thread. */
+export interface ChunkFileSettings {
+  /** That of all stores' chunks, below the cache directory; there, and ours. */
+  readonly directory: string;
+  /** For chunks of all stores together, counted as `chunkFileCost` counts. */
+  readonly bytesMax: number;
+  /** Made from the store's key, for its cached chunks. */
+  readonly key: KeyObject;
+  /** Encrypted stores' chunks are encrypted, others' authenticated only. */
+  readonly isEncrypted: boolean;
+}
+
+/** A chunk as the cache knows it. Another length is another chunk: an object may claim what it likes. */
+export interface ChunkId {
+  readonly mac: Uint8Array;
+  readonly lengthBytes: number;
+}
+
+/** A chunk's file. */
+export interface ChunkFile {
+  /** Its directory, one of 256, may have to be made. */
+  readonly directory: string;
+  readonly path: string;
+  /** What it is sealed as: in another one's place it opens nothing. */
+  readonly sealName: string;
+}
+
+const NAMES_SALT = Buffer.from('kloset-nbd chunk names');
+
+export class ChunkNames {
+  readonly seal: SealKeys;
+  readonly #directory: string;
+  readonly #names: KeyObject;
+
+  constructor({ directory, key, isEncrypted }: ChunkFileSettings) {
+    this.#directory = directory;
+    // Keyed: whoever sees the directory learns neither what is cached nor of which store.
+    this.#names = deriveFileKey(key, 'chunk names', NAMES_SALT);
+    this.seal = {
+      protection: isEncrypted ? protections.encrypted : protections.authenticated,
+      derive: (purpose, salt) => deriveFileKey(key, purpose, salt),
+    };
+  }
+
+  fileOf({ mac, lengthBytes }: ChunkId): ChunkFile {
+    const sealName = `chunk ${toHex(mac)} ${lengthBytes}`;
+    const hidden = createHmac('sha256', this.#names).update(sealName).digest('hex');
+    const directory = join(this.#directory, hidden.slice(0, 2));
+    return { directory, path: join(directory, hidden.slice(2, 40)), sealName };
+  }
+}
