@@ -91,15 +91,23 @@ async function isRemoved(path: string): Promise<boolean> {
   );
 }
 
+/** Where a process's group of version 1 is, by what its files in /proc say; undefined if it has none. Source: cgroups(7), proc(5). */
+export function groupDirectory(cgroup: string, mountinfo: string): string | undefined {
+  const path = /^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:(.*)$/m.exec(cgroup)?.[1];
+  const mount = mountinfo.split('\n').find((line) => / - cgroup \S+ \S*\bmemory\b/.test(line));
+  if (path === undefined || mount === undefined) return undefined;
+  const [, , , root, mountPoint] = mount.split(' ');
+  return join(mountPoint!, root === '/' ? path : path.slice(root!.length));
+}
+
 /** This process's group, if it has a limit and is of version 1. */
 function limitedGroup(): { readonly directory: string; readonly bytesMax: number } | undefined {
   try {
-    const path = /^\d+:(?:[^:]*,)?memory(?:,[^:]*)?:(.*)$/m.exec(readFileSync('/proc/self/cgroup', 'utf8'))?.[1];
-    const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n');
-    const mount = mounts.find((line) => / - cgroup \S+ \S*\bmemory\b/.test(line));
-    if (path === undefined || mount === undefined) return undefined;
-    const [, , , root, mountPoint] = mount.split(' ');
-    const directory = join(mountPoint!, root === '/' ? path : path.slice(root!.length));
+    const directory = groupDirectory(
+      readFileSync('/proc/self/cgroup', 'utf8'),
+      readFileSync('/proc/self/mountinfo', 'utf8'),
+    );
+    if (directory === undefined) return undefined;
     const bytesMax = Number(
       /^hierarchical_memory_limit (\d+)$/m.exec(readFileSync(join(directory, 'memory.stat'), 'utf8'))?.[1],
     );

@@ -6,9 +6,8 @@ import { findProgram, finish } from '../attach/program.ts';
 import { Sandbox } from '../attach/sandbox.ts';
 import { createSession, removeSession } from '../attach/sessions.ts';
 import { exitCodes, KlosetNbdError } from '../core/errors.ts';
-import { FETCH_TIMEOUT_MS_DEFAULT } from '../kloset/fetch-limits.ts';
 import { installedPrograms } from '../postgres/server-programs.ts';
-import type { GlobalArguments } from './arguments.ts';
+import { type GlobalArguments, timerOption } from './arguments.ts';
 import { chooseStore, openChosen } from './store.ts';
 
 interface DoctorArguments extends GlobalArguments {
@@ -43,7 +42,7 @@ async function doctor(given: DoctorArguments): Promise<void> {
     ...ways(),
     await namespaces(),
     ...postgres(),
-    await clientTimeout(),
+    await clientTimeout(timerOption('fetch-timeout', given.fetchTimeout)),
     await store(given),
   ];
   const lines = findings.map(({ what, state, text }) => `${state.padEnd(8)} ${what.padEnd(22)} ${text}\n`);
@@ -150,15 +149,33 @@ function postgres(): Finding[] {
 }
 
 /** A kernel that gives up before we do takes the disk away from a mounted filesystem. */
-async function clientTimeout(): Promise<Finding> {
-  const { stdout } = await finish(['sh', '-c', 'cat /sys/block/nbd*/queue/io_timeout 2>/dev/null | head -n 1']);
-  const milliseconds = Number(stdout.trim());
-  if (stdout.trim() === '') {
+async function clientTimeout(fetchTimeoutMs: number): Promise<Finding> {
+  const { stdout } = await finish([
+    'sh',
+    '-c',
+    'for d in /sys/block/nbd*; do [ ! -e $d/pid ] || cat $d/queue/io_timeout; done',
+  ]);
+  return judgeTimeouts(stdout.split('\n').filter(Boolean).map(Number), fetchTimeoutMs);
+}
+
+/**
+ * What the kernel tells of a device for which nbd-client was given no time-out, and which waits for ever. One that was given
+ * just this cannot be told from it. Source: drivers/block/nbd.c, nbd_set_cmd_timeout.
+ */
+const NO_TIMEOUT_MS = 30_000;
+
+/** `timeoutsMs`: of each nbd device in use. */
+export function judgeTimeouts(timeoutsMs: readonly number[], fetchTimeoutMs: number): Finding {
+  if (timeoutsMs.length === 0) {
     return finding('nbd-client time-out', true, { ok: 'no nbd device is in use', missing: '' }, false);
   }
-  const isLongEnough = milliseconds === 0 || milliseconds >= FETCH_TIMEOUT_MS_DEFAULT;
-  const advice = `${milliseconds / 1000} s are less than --fetch-timeout (${FETCH_TIMEOUT_MS_DEFAULT / 1000} s): attach with nbd-client -timeout 600`;
-  return finding('nbd-client time-out', isLongEnough, { ok: `${milliseconds / 1000} s`, missing: advice }, false);
+  const limits = timeoutsMs.filter((timeoutMs) => timeoutMs > 0 && timeoutMs !== NO_TIMEOUT_MS);
+  const shortestMs = Math.min(...limits);
+  const seconds = (milliseconds: number) => `${milliseconds / 1000} s`;
+  // Longer than the time-out, or none, which nbd-client calls 0.
+  const advice = `${seconds(shortestMs)} are less than --fetch-timeout (${seconds(fetchTimeoutMs)}): attach with nbd-client -timeout ${Math.ceil(fetchTimeoutMs / 1000) * 2}`;
+  const ok = limits.length === 0 ? 'none' : seconds(shortestMs);
+  return finding('nbd-client time-out', !(shortestMs < fetchTimeoutMs), { ok, missing: advice }, false);
 }
 
 async function store(given: DoctorArguments): Promise<Finding> {
