@@ -11,8 +11,8 @@ import { UserError } from '../core/errors.ts';
 import type { AttachMethod } from './disk.ts';
 
 export interface SessionRecord {
-  readonly kind: 'pg' | 'attach';
-  /** The process that the session lives by: this program for `pg`, nbdfuse or nbd-client for `attach`. */
+  readonly kind: 'pg' | 'attach' | 'serve';
+  /** The process that the session lives by: this program for `pg` and `serve`, nbdfuse or nbd-client for `attach`. */
   readonly pid: number;
   /** When that process started, clock ticks since boot: another one may get the number. */
   readonly pidStart: number;

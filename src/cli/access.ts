@@ -102,6 +102,8 @@ export interface OpenDoors {
   announce(): void;
   /** Settles when the one connection that was handed over has ended; undefined if there is none. */
   readonly connectionEnded: Promise<void> | undefined;
+  /** Where clients connect, the first of these ways; empty for a connection that was handed over. */
+  readonly uri: string;
   /** Every user of this machine could come in. */
   readonly hasTcp: boolean;
 }
@@ -127,6 +129,7 @@ export async function openDoors(
       for (const { uri } of listeners) process.stdout.write(`ready ${uri}\n`);
     },
     connectionEnded,
+    uri: listeners[0]?.uri ?? '',
     hasTcp: listeners.some(({ transport }) => transport === 'tcp') || connection?.localAddress !== undefined,
   };
 }

@@ -27,6 +27,7 @@ import { serveCommand } from './serve.ts';
 import { snapshotsCommand } from './snapshots.ts';
 import { statusCommand } from './status.ts';
 import { storeOptions } from './store-options.ts';
+import { topCommand } from './top.ts';
 import { verifyCommand } from './verify.ts';
 
 function packageVersion(): string {
@@ -56,6 +57,7 @@ async function main(): Promise<void> {
     .command(attachCommand)
     .command(detachCommand)
     .command(statusCommand)
+    .command(topCommand)
     .command(cleanupCommand)
     .command(doctorCommand)
     .command(drillCommand)

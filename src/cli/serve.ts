@@ -34,8 +34,11 @@ import { type ReadArguments, readOptions } from './read-options.ts';
 import { describeReport, makeReport } from './report.ts';
 import { openServedClones } from './served-clones.ts';
 import { type ServerParts, serverMetrics } from './server-metrics.ts';
+import { openServerSession } from './server-session.ts';
 import { reportOnSignal, runUntilSignal } from './signals.ts';
 import { chooseStore, passphraseOf } from './store.ts';
+import { topCommands } from './top.ts';
+import { TopReports } from './top-report.ts';
 
 interface ServeArguments
   extends ClonesArguments,
@@ -108,6 +111,10 @@ async function serve(given: ServeArguments): Promise<void> {
       log.info(values, describeReport(values));
     };
     const doors = await openDoors(access, nbd, log);
+    const devices = () => [...exports.openDevices, ...(clones?.openDevices ?? [])];
+    const commands = topCommands(new TopReports({ store, devices, log }));
+    const session = { commands, uri: doors.uri, readOnly: given.readOnly, log, onBug: signals.stop };
+    closers.add(await openServerSession(session));
     if (store.repository.codecParameters.encryption !== undefined) warnOfPlainDisks(access, doors, log);
     doors.announce();
     void doors.connectionEnded?.then(() => signals.stop(undefined));

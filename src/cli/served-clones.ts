@@ -9,6 +9,7 @@ import type { Log } from '../core/log.ts';
 import type { OverlaySettings } from '../exports/directory-overlays.ts';
 import { BASE_SUFFIX } from '../exports/export-name.ts';
 import type { OpenStore } from '../exports/open-store.ts';
+import type { SnapshotDevice } from '../exports/snapshot-device.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import type { NbdServer } from '../nbd/server.ts';
 import { type ClonesArguments, clonesDirectory, isDirectory } from './clones-options.ts';
@@ -22,6 +23,7 @@ export interface ServedClones {
   readonly dirtyBytes: number;
   /** Snapshots of the clones that were opened. */
   readonly served: readonly SnapshotHeader[];
+  readonly openDevices: readonly SnapshotDevice[];
   /** The clones as exports, and behind them `others`. */
   before(others: ExportCatalog): ExportCatalog;
   /** Answers commands, and removes clones whose time is over. Resolves to what ends that; `onBug` is told of broken invariants. */
@@ -65,6 +67,9 @@ export async function openServedClones(
     },
     get served() {
       return clones.devices.served;
+    },
+    get openDevices() {
+      return clones.devices.open;
     },
     before: (others) => new CloneExports(clones, others),
     async serve(nbd, onBug) {

@@ -86,6 +86,11 @@ export class CloneDevices {
     return [...this.#served.values()];
   }
 
+  /** Those that are open now. */
+  get open(): readonly SnapshotDevice[] {
+    return this.#devices.all;
+  }
+
   /** Bytes of all open clones that differ from their snapshots. */
   get dirtyBytes(): number {
     return this.#devices.dirtyBytes;
@@ -104,6 +109,7 @@ export class CloneDevices {
     for (const { header } of parts) this.#served.set(header.id, header);
     return SnapshotDevice.open({
       store,
+      name: record.name,
       parts,
       layout: record.layout,
       overlays,

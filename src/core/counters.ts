@@ -12,6 +12,8 @@ export interface ReadCounters {
   /** Of the above, what files' contents took: stored bytes that were decoded, and plain ones. */
   contentStoreBytes: number;
   contentDecodedBytes: number;
+  /** Milliseconds during which at least one of them was being fetched or decoded. */
+  contentBusyMs: number;
   /** Whole blocks of disks that clients asked for at least once since the disk was opened, bytes. */
   distinctBytesAsked: number;
   /** Chunks fetched before anybody asked for them, and their plain bytes. */
@@ -41,6 +43,7 @@ export function newReadCounters(): ReadCounters {
     chunksFetchedTwice: 0,
     contentStoreBytes: 0,
     contentDecodedBytes: 0,
+    contentBusyMs: 0,
     distinctBytesAsked: 0,
     aheadChunks: 0,
     aheadBytes: 0,

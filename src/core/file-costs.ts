@@ -1,3 +1,5 @@
+import type { ReadCounters } from './counters.ts';
+
 /** What reading a file has cost since it was opened; plain fields, counted up by whoever causes them. */
 export interface FileCost {
   /** Reads of the disk that touched the file, and the bytes of it that they asked for. */
@@ -25,6 +27,23 @@ export function newFileCost(): FileCost {
 /** Adds `cost` to `sum`. */
 export function addCost(sum: FileCost, cost: FileCost): void {
   for (const key of Object.keys(sum) as (keyof FileCost)[]) sum[key] += cost[key];
+}
+
+/** Counts a chunk that was fetched and decoded for a file's content; metadata is not counted here. */
+export function countContent(
+  counters: ReadCounters,
+  { file, lengthBytes }: { readonly file: { readonly cost?: FileCost | undefined }; readonly lengthBytes: number },
+  { storedBytes, isNew, ms }: { readonly storedBytes: number; readonly isNew: boolean; readonly ms: number },
+): void {
+  const { cost } = file;
+  if (cost === undefined) return;
+  counters.contentStoreBytes += storedBytes;
+  counters.contentDecodedBytes += lengthBytes;
+  cost.chunks++;
+  cost.storeBytes += storedBytes;
+  cost.decodedBytes += lengthBytes;
+  if (isNew) cost.newBytes += lengthBytes;
+  cost.fetchMs += ms;
 }
 
 /** Costs by file, for those files that were touched. */

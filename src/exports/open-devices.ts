@@ -71,6 +71,11 @@ export class OpenDevices {
     return this.#open.get(deviceId)?.holders ?? 0;
   }
 
+  /** Those that are open now. */
+  get all(): readonly SnapshotDevice[] {
+    return [...this.#open.values()].flatMap(({ opened }) => opened ?? []);
+  }
+
   /** Bytes of all open devices that differ from their snapshots. */
   get dirtyBytes(): number {
     let bytes = 0;

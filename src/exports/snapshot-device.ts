@@ -13,12 +13,19 @@ import type { Part } from './composition.ts';
 import type { OpenStore } from './open-store.ts';
 import type { FrozenOverlay, Overlay, OverlayIdentity, Overlays } from './overlays.ts';
 import { ReadOnlyOverlays } from './read-only-overlays.ts';
-import { openSnapshotImage, type SnapshotImage, type SnapshotImageOptions } from './snapshot-image.ts';
+import {
+  openSnapshotImage,
+  type PlacedSource,
+  type SnapshotImage,
+  type SnapshotImageOptions,
+} from './snapshot-image.ts';
 import { StatusDevice } from './status-device.ts';
 
 /** What to open, and how to lay it out. */
 export interface SnapshotDeviceOptions {
   readonly store: OpenStore;
+  /** The export's name, for people. */
+  readonly name: string;
   /** What the disk is made of. */
   readonly parts: readonly Part[];
   readonly layout: LayoutRequest;
@@ -39,17 +46,24 @@ export class SnapshotDevice {
   readonly image: Ext4Image;
   /** See Overlays.tokenOf. */
   readonly token: string;
+  /** As it was given. */
+  readonly name: string;
+  /** The snapshots that it shows, which know what reading their files has cost. */
+  readonly placed: readonly PlacedSource[];
   readonly #overlay: Overlay;
   readonly #close: () => Promise<void>;
 
   private constructor(
     devices: { image: Ext4Image; overlay: Overlay; writable: BlockDevice; pristine: BlockDevice; token: string },
+    { name, placed }: { name: string; placed: readonly PlacedSource[] },
     close: () => Promise<void>,
   ) {
     this.writable = devices.writable;
     this.pristine = devices.pristine;
     this.image = devices.image;
     this.token = devices.token;
+    this.name = name;
+    this.placed = placed;
     this.#overlay = devices.overlay;
     this.#close = close;
   }
@@ -93,7 +107,7 @@ export class SnapshotDevice {
       writable: new StatusDevice(overlay, image, overlay, asked),
       pristine: new StatusDevice(new ReadOnlyDevice(image), image, undefined, asked),
     };
-    return new SnapshotDevice(devices, async () => {
+    return new SnapshotDevice(devices, { name: options.name, placed: opened.placed }, async () => {
       try {
         await overlay.close();
       } finally {

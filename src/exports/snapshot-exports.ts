@@ -122,6 +122,11 @@ export class SnapshotExports implements ExportCatalog {
     return targets.flatMap(({ parts }) => parts.map(({ header }) => header));
   }
 
+  /** The devices that are open now. */
+  get openDevices(): readonly SnapshotDevice[] {
+    return this.#devices.all;
+  }
+
   /** Bytes of all open devices that differ from their snapshots. */
   get overlayBytes(): number {
     return this.#devices.dirtyBytes;
@@ -136,7 +141,7 @@ export class SnapshotExports implements ExportCatalog {
     const { store, layout, overlays, log } = this.#options;
     const overlayKey = this.#overlayKeys.get(deviceId) ?? ownKey;
     this.#overlayKeys.set(deviceId, overlayKey);
-    const device = await SnapshotDevice.open({ store, parts, layout, overlays, overlayKey, log });
+    const device = await SnapshotDevice.open({ store, name, parts, layout, overlays, overlayKey, log });
     const attachAs = attachName(name, device.token);
     log.info({ export: name, attachAs }, `Attach by the name ${attachAs}: it means this disk for ever, or none.`);
     return device;

@@ -20,12 +20,20 @@ export interface SnapshotImageOptions {
   readonly everyExample?: boolean;
 }
 
+/** A snapshot's directory, and where on the disk it lies. */
+export interface PlacedSource {
+  readonly source: KlosetSource;
+  /** Undefined: it is the disk's root. */
+  readonly at: string | undefined;
+}
+
 /** Snapshots laid out as a disk, as they are. */
 export interface SnapshotImage {
   readonly image: Ext4Image;
   readonly identity: CompositionIdentity;
   /** What cannot be shown as recorded: what the snapshots lack, then what ext4 cannot hold. */
   readonly oddities: readonly Oddity[];
+  readonly placed: readonly PlacedSource[];
   close(): Promise<void>;
 }
 
@@ -52,7 +60,8 @@ export async function openSnapshotImage(options: SnapshotImageOptions): Promise<
     const image = new Ext4Image(planned, content);
     closers.add(() => image.close());
     const oddities = [...sources.flatMap((source) => source.oddities), ...planned.warnings];
-    return { image, identity, oddities, close: () => closers.close() };
+    const placed = sources.map((source, index) => ({ source, at: parts[index]!.at }));
+    return { image, identity, oddities, placed, close: () => closers.close() };
   } catch (error) {
     return closers.closeBecause(error);
   }

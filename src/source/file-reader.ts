@@ -86,6 +86,11 @@ export class FileReader {
     }
   }
 
+  /** As `read`, without counting it as a client's. */
+  readUncounted(entry: number, offset: number, target: Uint8Array): Promise<void> {
+    return this.#read(entry, offset, target, {});
+  }
+
   async #read(entry: number, offset: number, target: Uint8Array, options: StopOptions): Promise<void> {
     // What others will need as well is not stopped.
     const { table, ref } = await orStopped(this.#file(entry), options.signal);

@@ -3,6 +3,7 @@ import { type ChunkOptions, type ChunkRef, type ChunkStore, isGuess } from '../c
 import type { ByteBudget } from '../core/concurrency.ts';
 import type { ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
+import { countContent } from '../core/file-costs.ts';
 import { resourceTypes } from '../kloset/format.ts';
 import type { Repository } from '../kloset/repository.ts';
 import { nameChunk } from './error-names.ts';
@@ -16,6 +17,9 @@ export class KlosetChunkStore implements ChunkStore {
   readonly #counters: ReadCounters;
   readonly #activity: Activity | undefined;
   readonly #fetched = new FetchedSet();
+  /** Chunks of contents being fetched, and since when there is one. */
+  #busy = 0;
+  #busySinceMs = 0;
 
   /** Repository, decoder and budget stay the caller's. `activity` is told of fetches that a client waits for. */
   constructor(parts: {
@@ -45,7 +49,7 @@ export class KlosetChunkStore implements ChunkStore {
     const id = { type: resourceTypes.chunk, mac: chunk.mac };
     try {
       const storedBytes = (await this.#repository.storedLength(id)) ?? 0;
-      return await this.#budget.with(storedBytes + chunk.lengthBytes, () => this.#fetch(chunk, options), {
+      return await this.#budget.with(storedBytes + chunk.lengthBytes, () => this.#fetchCounted(chunk, options), {
         signal: options.signal,
         isGuess: () => isGuess(options),
       });
@@ -56,6 +60,16 @@ export class KlosetChunkStore implements ChunkStore {
 
   giveBack(plain: Uint8Array): void {
     this.#decoder.giveBack?.(plain);
+  }
+
+  async #fetchCounted(chunk: ChunkRef, options: ChunkOptions): Promise<Uint8Array> {
+    if (chunk.file.cost === undefined) return this.#fetch(chunk, options);
+    if (this.#busy++ === 0) this.#busySinceMs = performance.now();
+    try {
+      return await this.#fetch(chunk, options);
+    } finally {
+      if (--this.#busy === 0) this.#counters.contentBusyMs += performance.now() - this.#busySinceMs;
+    }
   }
 
   #fetch(chunk: ChunkRef, options: ChunkOptions): Promise<Uint8Array> {
@@ -76,25 +90,11 @@ export class KlosetChunkStore implements ChunkStore {
           });
           this.#counters.decodedBytes += plain.byteLength;
           const storedBytes = packfile === undefined ? 0 : stored.byteLength; // Of a replica nothing is fetched.
-          this.#countContent(chunk, { storedBytes, isNew, ms: performance.now() - startedMs });
+          countContent(this.#counters, chunk, { storedBytes, isNew, ms: performance.now() - startedMs });
           return plain;
         },
       },
     );
-  }
-
-  #countContent(
-    { file: { cost }, lengthBytes }: ChunkRef,
-    { storedBytes, isNew, ms }: { storedBytes: number; isNew: boolean; ms: number },
-  ): void {
-    if (cost === undefined) return;
-    this.#counters.contentStoreBytes += storedBytes;
-    this.#counters.contentDecodedBytes += lengthBytes;
-    cost.chunks++;
-    cost.storeBytes += storedBytes;
-    cost.decodedBytes += lengthBytes;
-    if (isNew) cost.newBytes += lengthBytes;
-    cost.fetchMs += ms;
   }
 }
 

@@ -15,6 +15,7 @@ import type { ChunkRef, FileRef } from '../core/chunk-store.ts';
 import type { ReadCounters } from '../core/counters.ts';
 import type { Decoder } from '../core/decoder.ts';
 import { CorruptStoreError } from '../core/errors.ts';
+import { countContent } from '../core/file-costs.ts';
 import { catCommand, ownTextIn, quote, words } from './plakar-cat-command.ts';
 import type { PlakarOptions } from './plakar-cat-options.ts';
 import { IdleError, InterruptedError, PlakarProcess, type ProcessLimits } from './plakar-cat-process.ts';
@@ -166,6 +167,8 @@ export class CatStream {
     });
     counters.chunksFetched++;
     counters.decodedBytes += bytes.byteLength;
+    // What cat says is plain, and comes once.
+    countContent(counters, place.chunk, { storedBytes: bytes.byteLength, isNew: true, ms: 0 });
     if (place.last) await this.#expectEnd(place);
     await passed(place.fileIndex, place.chunkIndex, bytes);
   }

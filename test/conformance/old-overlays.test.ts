@@ -54,7 +54,7 @@ async function openDevice(folder: string, request: LayoutRequest = layout): Prom
   const { store, parts } = await openPlain();
   const overlays = await KeptOverlays.open(folder, {}, silentLog);
   cleanup.add(() => overlays.close());
-  const options = { store, parts, layout: request, overlays, overlayKey: 'latest', log: silentLog };
+  const options = { store, name: 'latest', parts, layout: request, overlays, overlayKey: 'latest', log: silentLog };
   const device = await SnapshotDevice.open(options);
   cleanup.add(() => device.close());
   return device;
