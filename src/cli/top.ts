@@ -78,7 +78,7 @@ async function top(given: TopArguments): Promise<void> {
       if (given.json) process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
       else
         process.stdout.write(
-          `${isLive ? CLEAR : ''}${formatTop(report, { rowsMax, columns: isLive ? process.stdout.columns : undefined })}`,
+          `${isLive ? CLEAR : ''}${formatTop(report, { rowsMax, columns: isLive ? columnsOfTerminal() : undefined })}`,
         );
       if (!isLive) return;
       await delay(intervalMs);
@@ -91,5 +91,10 @@ async function top(given: TopArguments): Promise<void> {
 /** Two tables that grow share what a page has. */
 function rowsOfTerminal(): number {
   const { rows } = process.stdout;
-  return rows === undefined ? ROWS_DEFAULT : Math.max(3, Math.floor((rows - LINES_AROUND) / 2));
+  return !rows ? ROWS_DEFAULT : Math.max(3, Math.floor((rows - LINES_AROUND) / 2));
+}
+
+/** Some terminals do not know, and say 0. */
+function columnsOfTerminal(): number | undefined {
+  return process.stdout.columns || undefined;
 }
