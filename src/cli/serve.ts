@@ -32,6 +32,7 @@ import {
 import { plakarContents } from './plakar-contents.ts';
 import { type ReadArguments, readOptions } from './read-options.ts';
 import { describeReport, makeReport } from './report.ts';
+import { hintAtRestores } from './restore-hint.ts';
 import { openServedClones } from './served-clones.ts';
 import { type ServerParts, serverMetrics } from './server-metrics.ts';
 import { openServerSession } from './server-session.ts';
@@ -112,7 +113,9 @@ async function serve(given: ServeArguments): Promise<void> {
     };
     const doors = await openDoors(access, nbd, log);
     const devices = () => [...exports.openDevices, ...(clones?.openDevices ?? [])];
-    const commands = topCommands(new TopReports({ store, devices, log }));
+    const reports = new TopReports({ store, devices, log });
+    closers.add(hintAtRestores(reports, log));
+    const commands = topCommands(reports);
     const session = { commands, uri: doors.uri, readOnly: given.readOnly, log, onBug: signals.stop };
     closers.add(await openServerSession(session));
     if (store.repository.codecParameters.encryption !== undefined) warnOfPlainDisks(access, doors, log);

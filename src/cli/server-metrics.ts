@@ -17,7 +17,13 @@ export interface ServerParts {
 }
 
 export function serverMetrics(parts: ServerParts): MetricDefinition[] {
-  return [...clientMetrics(parts), ...storeMetrics(parts), ...hydrationMetrics(parts), ...stateMetrics(parts)];
+  return [
+    ...clientMetrics(parts),
+    ...storeMetrics(parts),
+    ...aheadMetrics(parts),
+    ...hydrationMetrics(parts),
+    ...stateMetrics(parts),
+  ];
 }
 
 /** What clients ask for and get. */
@@ -172,6 +178,35 @@ function hydrationMetrics({ store: { counters }, hydration }: ServerParts): Metr
         const { doneBytes = 0, totalBytes = 0 } = hydration() ?? {};
         return samples('of', { done: doneBytes, total: totalBytes });
       },
+    },
+  ];
+}
+
+/** What was fetched before anybody asked, and what came of it. */
+function aheadMetrics({ store: { counters } }: ServerParts): MetricDefinition[] {
+  return [
+    {
+      name: 'ahead_chunks_total',
+      help: 'Chunks fetched before anybody asked for them, by what has become of them: some are still waiting.',
+      type: 'counter',
+      read: () =>
+        samples('state', {
+          fetched: counters.aheadChunks,
+          used: counters.aheadUsedChunks,
+          dropped: counters.aheadDroppedChunks,
+          failed: counters.aheadFailed,
+        }),
+    },
+    {
+      name: 'ahead_bytes_total',
+      help: 'Plain bytes of these chunks.',
+      type: 'counter',
+      read: () =>
+        samples('state', {
+          fetched: counters.aheadBytes,
+          used: counters.aheadUsedBytes,
+          dropped: counters.aheadDroppedBytes,
+        }),
     },
   ];
 }

@@ -3,7 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { addCost, type FileCost, newFileCost } from '../core/file-costs.ts';
 import type { Log } from '../core/log.ts';
 import { estimateRestore, type RestoreEstimate } from '../core/restore-estimate.ts';
-import { entryPathBytes } from '../core/snapshot-tree.ts';
+import { contentBytesOf, entryPathBytes } from '../core/snapshot-tree.ts';
 import type { OpenStore } from '../exports/open-store.ts';
 import type { SnapshotDevice } from '../exports/snapshot-device.ts';
 import { type RelationCost, SnapshotRelations } from '../postgres/catalog/relation-costs.ts';
@@ -169,7 +169,7 @@ export class TopReports {
     const { decodedBytes, newBytes } = costs.total();
     const { contentDecodedBytes, contentBusyMs } = this.#store.counters;
     return estimateRestore({
-      contentBytes: tree.sizeBytes.reduce((sum, size) => sum + size, 0),
+      contentBytes: contentBytesOf(tree),
       fetchedBytes: decodedBytes,
       distinctFetchedBytes: newBytes,
       bytesPerSecond: contentBusyMs === 0 ? 0 : contentDecodedBytes / (contentBusyMs / 1000),

@@ -82,6 +82,13 @@ export interface SnapshotSource extends ContentReader {
   close(): Promise<void>;
 }
 
+/** Bytes of all files' contents; further names of one inode count once. */
+export function contentBytesOf({ sizeBytes, sameInodeAs }: SnapshotTree): number {
+  let bytes = sizeBytes.reduce((sum, size) => sum + size, 0);
+  for (const entry of sameInodeAs.keys()) bytes -= sizeBytes[entry]!;
+  return bytes;
+}
+
 /** The bytes of entry's name: a view, not a copy. */
 export function entryName(tree: SnapshotTree, entry: number): Uint8Array {
   return tree.nameBytes.subarray(tree.nameStart[entry], tree.nameStart[entry + 1]);

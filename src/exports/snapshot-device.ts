@@ -3,7 +3,7 @@ import { DistinctBlocks } from '../core/distinct-blocks.ts';
 import { UnsupportedError, UserError } from '../core/errors.ts';
 import { WRITABLE_DEVICE_BYTES_MAX } from '../core/limits.ts';
 import type { Log } from '../core/log.ts';
-import { entryPath, type SnapshotTree } from '../core/snapshot-tree.ts';
+import { contentBytesOf, entryPath, type SnapshotTree } from '../core/snapshot-tree.ts';
 import { formatBytes } from '../core/units.ts';
 import { ReadOnlyDevice } from '../device/read-only-device.ts';
 import type { Ext4Image } from '../ext4/image.ts';
@@ -88,16 +88,18 @@ export class SnapshotDevice {
       throw error;
     });
     const entries = image.layout.tree.length;
+    const contentBytes = contentBytesOf(image.layout.tree);
     log.info(
       {
         snapshot: identity.snapshotId,
         path: identity.path,
         entries,
         deviceBytes: image.sizeBytes,
+        contentBytes,
         dirtyBytes: overlay.stats().dirtyBytes,
         milliseconds: Math.round(performance.now() - startedMs),
       },
-      `Snapshot ${label} is open: ${entries} entries on a disk of ${formatBytes(image.sizeBytes)}`,
+      `Snapshot ${label} is open: ${entries} entries on a disk of ${formatBytes(image.sizeBytes)}. Its files have ${formatBytes(contentBytes)}; where more than about a third of them is read, a restore is faster.`,
     );
     const asked = new DistinctBlocks(store.counters);
     const devices = {

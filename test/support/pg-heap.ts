@@ -51,7 +51,7 @@ export function nameColumn(text: string): Buffer {
 
 export function u32Column(...values: readonly number[]): Buffer {
   const column = Buffer.alloc(4 * values.length);
-  values.forEach((value, index) => column.writeUInt32LE(value, 4 * index));
+  for (const [index, value] of values.entries()) column.writeUInt32LE(value, 4 * index);
   return column;
 }
 

@@ -80,6 +80,18 @@ test('a map of files is read, and one of another form gives none', () => {
   expect(readFilenodeMap(claims).size).toBeLessThanOrEqual(64);
 });
 
+test.each([
+  ['8.4', undefined],
+  ['nonsense', undefined],
+  ['9.1', { hasOidColumn: false, name: 0, relnamespace: 64, relfilenode: 84, reltoastrelid: 100, relkind: 111 }],
+  ['9.3', { hasOidColumn: false, name: 0, relnamespace: 64, relfilenode: 84, reltoastrelid: 104, relkind: 115 }],
+  ['11', { hasOidColumn: false, name: 0, relnamespace: 64, relfilenode: 84, reltoastrelid: 104, relkind: 111 }],
+  ['15', { hasOidColumn: true, name: 4, relnamespace: 68, relfilenode: 88, reltoastrelid: 108, relkind: 115 }],
+  ['18', { hasOidColumn: true, name: 4, relnamespace: 68, relfilenode: 88, reltoastrelid: 112, relkind: 119 }],
+])('pg_class of version %s has its columns where its header says', (version, expected) => {
+  expect(layoutOf(version)).toEqual(expected);
+});
+
 describe('files of relations', () => {
   const tree = makeTree(
     directory([
