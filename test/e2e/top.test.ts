@@ -53,10 +53,10 @@ describe('top', () => {
       const status = JSON.parse((await here.run('status', '--json')).stdout);
       expect(status).toMatchObject([{ kind: 'serve', pid: server.pid, uri: server.uris[0], alive: true }]);
       await server.stop();
-    // All of it was read.
-    expect(server.log.map(({ msg }) => msg)).toContainEqual(
-      expect.stringMatching(/^Disk latest: Fetched .*: a restore would have been faster\.$/),
-    );
+      // All of it was read.
+      expect(server.log.map(({ msg }) => msg)).toContainEqual(
+        expect.stringMatching(/^Disk latest: Fetched .*: a restore would have been faster\.$/),
+      );
       expect(JSON.parse((await here.run('status', '--json')).stdout)).toEqual([]);
     },
   );
