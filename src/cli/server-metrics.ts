@@ -112,7 +112,8 @@ function storeMetrics({ store, server }: ServerParts): MetricDefinition[] {
       name: 'chunk_cache_hits_total',
       help: 'Chunks found in a cache, by tier.',
       type: 'counter',
-      read: () => samples('tier', { memory: store.figures.contentCache.hits }),
+      read: () =>
+        samples('tier', { memory: store.figures.contentCache.hits, disk: store.figures.contentCache.diskHits }),
     },
     {
       name: 'chunk_cache_misses_total',

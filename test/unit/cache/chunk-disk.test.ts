@@ -1,0 +1,132 @@
+/** Chunks on disk: what is not as it was written is missing and gone, and what there is stays below its bound. */
+import { createSecretKey } from 'node:crypto';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { describe, expect, it } from 'vitest';
+import { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
+import { ChunkFiles, listChunkFiles } from '../../../src/cache/chunk-files.ts';
+import type { ChunkFileSettings, ChunkId } from '../../../src/cache/chunk-names.ts';
+import { CHUNK_SEGMENT_BYTES } from '../../../src/cache/limits.ts';
+import { newCacheCounters } from '../../../src/core/counters.ts';
+import { MiB } from '../../../src/core/units.ts';
+import { cachedFiles, LogLines } from '../../support/cache.ts';
+import { cleanupAfterEach, temporaryFolder } from '../../support/fixtures.ts';
+import { seededRandom } from '../../support/overlay-random.ts';
+import { idOf } from '../../support/store-writer.ts';
+
+const cleanup = cleanupAfterEach();
+const LENGTH = 2 * CHUNK_SEGMENT_BYTES + 77;
+const contentOf = (seed: number, length = LENGTH) => Uint8Array.from({ length }, (_, i) => (i * 7 + seed * 31) % 251);
+const id = (seed: number, lengthBytes = LENGTH): ChunkId => ({ mac: idOf(seed), lengthBytes });
+
+/** A disk tier that writes in this thread; `fail`: what writing throws. */
+async function openDisk(
+  directory: string,
+  options: { bytesMax?: number; isEncrypted?: boolean; key?: number; log?: LogLines; fail?: Error } = {},
+) {
+  const settings: ChunkFileSettings = {
+    directory: join(directory, 'chunks'),
+    bytesMax: options.bytesMax ?? 100 * MiB,
+    key: createSecretKey(Buffer.alloc(32, options.key ?? 1)),
+    isEncrypted: options.isEncrypted ?? false,
+  };
+  const files = new ChunkFiles(settings);
+  const counters = newCacheCounters();
+  const writer = {
+    write: async (...task: Parameters<ChunkFiles['write']>) => {
+      if (options.fail !== undefined) throw options.fail;
+      return files.write(...task);
+    },
+    close: async () => {},
+  };
+  const disk = await ChunkDisk.open({ settings, writer, counters, log: options.log ?? new LogLines() });
+  cleanup.add(() => disk!.close());
+  return { disk: disk!, counters };
+}
+
+describe.each([false, true])('a chunk on disk (encrypted: %s)', (isEncrypted) => {
+  it('is given back whole and by segments, to whoever opens the directory later', async () => {
+    const directory = temporaryFolder(cleanup);
+    const { disk } = await openDisk(directory, { isEncrypted });
+    for (const length of [1, CHUNK_SEGMENT_BYTES, LENGTH]) await disk.offer(id(length, length), contentOf(1, length));
+    const later = await openDisk(directory, { isEncrypted });
+    for (const length of [1, CHUNK_SEGMENT_BYTES, LENGTH]) {
+      expect(Buffer.compare((await later.disk.readChunk(id(length, length)))!, contentOf(1, length))).toBe(0);
+    }
+    const tail = new Uint8Array(77);
+    expect(await later.disk.readSegment(id(LENGTH), 2, tail)).toBe(true);
+    expect(tail).toEqual(contentOf(1).subarray(2 * CHUNK_SEGMENT_BYTES));
+    // Another length, another chunk, another store: not there.
+    expect(await later.disk.readChunk(id(LENGTH, LENGTH - 1))).toBeUndefined();
+    expect(await later.disk.has(id(LENGTH + 1))).toBe(false);
+    expect(await (await openDisk(directory, { isEncrypted, key: 2 })).disk.readChunk(id(LENGTH))).toBeUndefined();
+  });
+
+  it('is missing and removed wherever one of its bytes is another, and the log says so once', async () => {
+    const directory = temporaryFolder(cleanup);
+    const log = new LogLines();
+    const random = seededRandom(3);
+    for (let round = 0; round < 30; round++) {
+      // Opened anew: files that are open already are not looked at from the beginning again.
+      const { disk, counters } = await openDisk(directory, { isEncrypted, log });
+      await disk.offer(id(1), contentOf(1));
+      const [path] = cachedFiles(directory);
+      const bytes = readFileSync(path!);
+      // Bytes 20 to 32 of the header are padding: the only ones that say nothing.
+      const at = round < 20 ? round : 32 + random.below(bytes.length - 32);
+      bytes[at]! ^= 1 << random.below(8);
+      writeFileSync(path!, bytes);
+      expect(await disk.readChunk(id(1)), `byte ${at}`).toBeUndefined();
+      expect([existsSync(path!), counters.diskDamaged]).toEqual([false, 1]);
+    }
+    expect(log.warnings.length).toBe(30); // One for each server.
+  });
+
+  it('is missing where it is cut off, longer, or another chunk’s', async () => {
+    const directory = temporaryFolder(cleanup);
+    const { disk } = await openDisk(directory, { isEncrypted });
+    for (const length of [0, 10, 64, 70_000, LENGTH]) {
+      await disk.offer(id(1), contentOf(1));
+      truncateSync(cachedFiles(directory)[0]!, length);
+      expect(await disk.readChunk(id(1)), `cut at ${length}`).toBeUndefined();
+    }
+    await disk.offer(id(1), contentOf(1));
+    const [one] = cachedFiles(directory);
+    await disk.offer(id(2), contentOf(2));
+    const two = cachedFiles(directory).find((path) => path !== one)!;
+    mkdirSync(dirname(two), { recursive: true });
+    copyFileSync(one!, two);
+    expect(await disk.readChunk(id(2))).toBeUndefined();
+    expect(await disk.readChunk(id(1))).toEqual(contentOf(1));
+  });
+});
+
+describe('the disk tier', () => {
+  it('stays below its bound, the least recently used going first, with two processes on one directory', async () => {
+    const directory = temporaryFolder(cleanup);
+    const bytesMax = 40 * (LENGTH + 200);
+    const both = await Promise.all([openDisk(directory, { bytesMax }), openDisk(directory, { bytesMax })]);
+    await both[0].disk.offer(id(1), contentOf(1));
+    const [first] = cachedFiles(directory);
+    for (let seed = 2; seed < 200; seed++) {
+      await both[seed % 2]!.disk.offer(id(seed), contentOf(seed));
+      for (const path of cachedFiles(directory)) if (path !== first) utimesSync(path, seed, seed);
+      const { bytes } = listChunkFiles(join(directory, 'chunks'));
+      expect(bytes).toBeLessThanOrEqual(bytesMax * (1 + 1 / 16));
+    }
+    // Used last of all, as its time says.
+    expect(await both[1].disk.has(id(1))).toBe(true);
+    expect(both[0].counters.diskEvictions + both[1].counters.diskEvictions).toBeGreaterThan(100);
+  });
+
+  it('does without where the disk is full, and says so once', async () => {
+    const directory = temporaryFolder(cleanup);
+    const log = new LogLines();
+    const fail = Object.assign(new Error('no space'), { code: 'ENOSPC' });
+    const { disk, counters } = await openDisk(directory, { log, fail });
+    for (const seed of [1, 2, 3]) await disk.offer(id(seed), contentOf(seed));
+    expect(log.warnings).toEqual([expect.stringContaining('the disk is full')]);
+    expect([counters.diskWritesDropped, disk.hasRoomFor(1)]).toEqual([3, false]);
+    expect(await disk.readChunk(id(1))).toBeUndefined();
+  });
+});
