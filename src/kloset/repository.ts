@@ -92,7 +92,13 @@ export class Repository {
     } catch (error) {
       const why = asAway(error);
       if (why === undefined) throw error;
-      return Repository.#openReplica(store, { ...options, copy, why });
+      try {
+        return await Repository.#openReplica(store, { ...options, copy, why });
+      } catch (refusal) {
+        // The store was not given all its time; without whole snapshots there is nothing but to wait.
+        if (why !== error && asAway(refusal) !== undefined) return Repository.#open(store, options);
+        throw refusal;
+      }
     }
   }
 
@@ -144,17 +150,12 @@ export class Repository {
     const isAway = store instanceof ReplicaStore;
     // The index that is cached is of the store; of one that is away there is none to compare it with.
     const states = await StateIndex.open({ store, codec, counters }, { ...options, cache: isAway ? undefined : cache });
-    return new Repository({ store, config, configBytes, codecParameters, codec, states, counters, cache, replica });
+    return new Repository({ store, config, codecParameters, codec, states, counters, cache, replica });
   }
 
   /** The same store, its fetches under `hooks`. What is opened stays this one's to close. */
   withHooks(hooks: FetchHooks): Repository {
     return new Repository({ ...this.#parts, counters: hooks.counters }, hooks);
-  }
-
-  /** CONFIG as it lies in the store. */
-  get configBytes(): Uint8Array {
-    return this.#parts.configBytes;
   }
 
   /** The store was away at the start: what there is comes from the replica. */
@@ -380,7 +381,6 @@ export interface BlobRequest extends ReadOptions {
 interface RepositoryParts {
   readonly store: KlosetStore;
   readonly config: StoreConfig;
-  readonly configBytes: Uint8Array;
   readonly codecParameters: CodecParameters;
   readonly codec: Codec;
   readonly states: StateIndex;
