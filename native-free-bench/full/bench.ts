@@ -1,5 +1,4 @@
 /** What the rows of one run share: options, data, stores, and where results go. */
-import { join } from 'node:path';
 import { Cleanup } from '../../test/support/fixtures.ts';
 import type { SnapshotContents } from './contents.ts';
 import type { DelayedStore } from './delayed-store.ts';
@@ -49,18 +48,34 @@ export function note(
   progress(`  ${contestant}: ${list}`);
 }
 
+/** Of all that is under way, in the order it was begun. */
+const underWay: Cleanup[] = [];
+
+/** Undoes what all work under way has set up, the newest first: for an end by a signal. */
+export async function undoAll(): Promise<void> {
+  for (let cleanup = underWay.pop(); cleanup !== undefined; cleanup = underWay.pop()) {
+    await cleanup.run().catch((error) => console.error(`${error}`));
+  }
+}
+
 /** Does `work` and undoes what it set up, also where it failed; its own error goes before those of the undoing. */
 export async function withCleanup<T>(work: (cleanup: Cleanup) => Promise<T>): Promise<T> {
   const cleanup = new Cleanup();
-  let value: T;
+  underWay.push(cleanup);
   try {
-    value = await work(cleanup);
-  } catch (error) {
-    await cleanup.run().catch((undoing) => console.error(`after a failure: ${undoing}`));
-    throw error;
+    let value: T;
+    try {
+      value = await work(cleanup);
+    } catch (error) {
+      await cleanup.run().catch((undoing) => console.error(`after a failure: ${undoing}`));
+      throw error;
+    }
+    await cleanup.run();
+    return value;
+  } finally {
+    const at = underWay.indexOf(cleanup);
+    if (at >= 0) underWay.splice(at, 1);
   }
-  await cleanup.run();
-  return value;
 }
 
 /** Numbers below `end` that depend on nothing but the seed (mulberry32). */
@@ -86,9 +101,4 @@ export function firstQuery({ scale }: BenchData, seed: number): string {
   if (scale === undefined) return 'select count(*) from photo';
   const [aid] = firstNumbers(1, seed, scale * PGBENCH_ROWS_PER_SCALE);
   return `select abalance from pgbench_accounts where aid = ${aid! + 1}`;
-}
-
-/** A file name in the results' folder. */
-export function outPath({ options }: Bench, name: string): string {
-  return join(options.out, name);
 }

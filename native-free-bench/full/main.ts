@@ -9,10 +9,11 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
-import { Cleanup, projectRoot } from '../../test/support/fixtures.ts';
+import { projectRoot } from '../../test/support/fixtures.ts';
+import { undoAll, withCleanup } from './bench.ts';
 import { describeMachine, warningOfLoad } from './machine.ts';
 import { type BenchOptions, parseBenchOptions, usage } from './options.ts';
-import { renderReport, replaceInReadme, writeReport } from './report.ts';
+import { type ReportParts, renderReport, replaceInReadme, writeReport } from './report.ts';
 import { Results } from './results.ts';
 import { runBench } from './run.ts';
 
@@ -34,7 +35,6 @@ const directory = options.directory ?? os.tmpdir();
 mkdirSync(directory, { recursive: true });
 process.env.TMPDIR = directory;
 const results = new Results();
-const cleanup = new Cleanup();
 const begin = performance.now();
 const progress = (text: string) => console.error(`[${((performance.now() - begin) / 1000).toFixed(0)} s] ${text}`);
 const head = describeMachine(options, directory);
@@ -42,17 +42,24 @@ const warning = warningOfLoad();
 if (warning !== undefined) results.remark(warning);
 for (const line of [...head, ...(warning === undefined ? [] : [warning])]) console.error(line);
 
+for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+  process.once(signal, () => void undoAll().finally(() => process.exit(1)));
+}
+
 const sizes = new Map<string, number>();
-try {
-  await runBench({ options, results, cleanup, progress }, sizes);
-} finally {
-  const parts = { head, results, sizes };
+await withCleanup(async (cleanup) => {
+  try {
+    await runBench({ options, results, cleanup, progress }, sizes);
+  } finally {
+    writeAll({ head, results, sizes });
+  }
+});
+
+function writeAll(parts: ReportParts): void {
   console.log(renderReport(parts));
   for (const path of writeReport(options.out, parts)) progress(`written: ${path}`);
-  if (options.readme) {
-    const path = join(projectRoot, 'README.md');
-    writeFileSync(path, replaceInReadme(readFileSync(path, 'utf8'), parts));
-    progress(`written: ${path}`);
-  }
-  await cleanup.run();
+  if (!options.readme) return;
+  const path = join(projectRoot, 'README.md');
+  writeFileSync(path, replaceInReadme(readFileSync(path, 'utf8'), parts));
+  progress(`written: ${path}`);
 }

@@ -47,7 +47,7 @@ export const usage = `npm run bench -- [options]
   --album              the small fixture only, which needs neither
   --rows A,B           of ${rowNames.join(', ')}
   --runs N             of each; the table has medians (3)
-  --seconds N          of each run of pgbench and fio (10)
+  --seconds N          of each run of pgbench and fio (5)
   --limit SECONDS      for one way to a first query (120; at scale 1000 ten times as long)
   --latency MS         of the distant store (30)
   --out DIR            for results.md, results.json and first-query.svg (native-free-bench/results)
@@ -88,7 +88,7 @@ export function parseBenchOptions(argv: readonly string[], defaultOut: string): 
     readme: values.readme,
     rows: parseRows(values.rows),
     runs: count('runs', values.runs, 3),
-    loadSeconds: count('seconds', values.seconds, 10),
+    loadSeconds: count('seconds', values.seconds, 5),
     limitSeconds: count('limit', values.limit, 120),
     latencyMs: count('latency', values.latency, 30),
     out: values.out ?? defaultOut,

@@ -21,6 +21,9 @@ export async function runBench(bench: Bench, sizes: Map<string, number>): Promis
       'Without root the caches of the kernel were not emptied: cold means the programs, not the disk.',
     );
   }
+  bench.results.remark(
+    "bytes of a store: of a distant one counted where they are sent; of a local one by kloset-nbd's own report, and of what plakar read(2) by /proc",
+  );
   const stores = await firstStores(bench);
   for (const store of stores) await measureStore(bench, store, sizes);
   if (!bench.options.rows.includes('plot')) return;

@@ -39,36 +39,44 @@ export async function measureFirstQuery(
   const late = new Set<Contestant>();
   for (let run = 0; run < bench.options.runs; run++) {
     for (const contestant of only) {
-      if (contestant === 'kloset-nbd, profile' && !hasOption('profile', 'record')) {
-        bench.results.skip('first query with a profile', 'kloset-nbd has no command profile');
+      const why = late.has(contestant) ? 'it took too long' : whyNot(bench, store, contestant, run);
+      if (why !== undefined) {
+        if (run === 0) bench.results.skip(firstQueryBy(contestant, store.setting), why);
         continue;
       }
-      if (!contestant.startsWith('kloset-nbd') && findCommand('plakar') === undefined) {
-        bench.results.skip(`first query: ${contestant}`, 'plakar is not on PATH');
-        continue;
-      }
-      if (late.has(contestant)) continue;
-      if (contestant === 'plakar mount' && wasTooLateNearby(bench, store)) continue;
       try {
         const way = ways[contestant]!;
         note(bench, store, contestant, await withCleanup((cleanup) => way(bench, store, cleanup)));
       } catch (error) {
         if (!(error instanceof TimeLimitError)) throw error;
         late.add(contestant);
-        bench.results.skip(`first query: ${contestant}, ${store.setting}`, error.message);
+        bench.results.skip(firstQueryBy(contestant, store.setting), error.message);
         bench.progress(`  ${contestant}: ${error.message}`);
       }
     }
   }
 }
 
-/** What takes too long on a local store is not tried on a distant one. */
-function wasTooLateNearby({ results }: Bench, { setting, distant }: BenchStore): boolean {
-  if (distant === undefined) return false;
-  const nearby = setting.replace(/, [^,]*$/, ', local');
-  const isLate = results.skips.some(({ what }) => what === `first query: plakar mount, ${nearby}`);
-  if (isLate) results.skip(`first query: plakar mount, ${setting}`, 'it took too long on the local store');
-  return isLate;
+function firstQueryBy(contestant: Contestant, setting: string): string {
+  return `first query: ${contestant}, ${setting}`;
+}
+
+/** Why this contestant is left out of this run; undefined if it is not. */
+function whyNot({ results }: Bench, store: BenchStore, contestant: Contestant, run: number): string | undefined {
+  if (contestant === 'kloset-nbd') return undefined;
+  if (contestant === 'kloset-nbd, profile') {
+    return hasOption('profile', 'record') ? undefined : 'kloset-nbd has no command profile';
+  }
+  if (findCommand('plakar') === undefined) return 'plakar is not on PATH';
+  if (store.distant === undefined) return undefined;
+  // A distant restore takes minutes, always as long as the latency makes it.
+  if (contestant === 'qcow2') return 'its restore takes what plakar restore does';
+  if (contestant === 'plakar restore') {
+    results.remark('distant restores: one run');
+    return run === 0 ? undefined : 'one run';
+  }
+  const nearby = firstQueryBy(contestant, store.setting.replace(/, [^,]*$/, ', local'));
+  return results.skips.some(({ what }) => what === nearby) ? 'it took too long on the local store' : undefined;
 }
 
 async function onBackup(bench: Bench, store: BenchStore, cleanup: Cleanup): Promise<Values> {
