@@ -20,6 +20,7 @@ export function serverMetrics(parts: ServerParts): MetricDefinition[] {
   return [
     ...clientMetrics(parts),
     ...storeMetrics(parts),
+    ...cacheMetrics(parts),
     ...aheadMetrics(parts),
     ...hydrationMetrics(parts),
     ...stateMetrics(parts),
@@ -109,19 +110,6 @@ function storeMetrics({ store, server }: ServerParts): MetricDefinition[] {
       read: () => counters.chunksFetchedTwice,
     },
     {
-      name: 'chunk_cache_hits_total',
-      help: 'Chunks found in a cache, by tier.',
-      type: 'counter',
-      read: () =>
-        samples('tier', { memory: store.figures.contentCache.hits, disk: store.figures.contentCache.diskHits }),
-    },
-    {
-      name: 'chunk_cache_misses_total',
-      help: 'Chunks that no cache had.',
-      type: 'counter',
-      read: () => store.figures.contentCache.misses,
-    },
-    {
       name: 'distinct_bytes_total',
       help: 'Blocks of disks that clients read at least once since the disk was opened, in bytes.',
       type: 'counter',
@@ -179,6 +167,55 @@ function hydrationMetrics({ store: { counters }, hydration }: ServerParts): Metr
         const { doneBytes = 0, totalBytes = 0 } = hydration() ?? {};
         return samples('of', { done: doneBytes, total: totalBytes });
       },
+    },
+  ];
+}
+
+/** What the caches of decoded chunks, in memory and on disk, have found and done. */
+function cacheMetrics({ store }: ServerParts): MetricDefinition[] {
+  const cache = () => store.figures.contentCache;
+  return [
+    {
+      name: 'chunk_cache_hits_total',
+      help: 'Reads of chunks answered from a cache, by tier.',
+      type: 'counter',
+      read: () => samples('tier', { memory: cache().hits, disk: cache().diskHits }),
+    },
+    {
+      name: 'chunk_cache_misses_total',
+      help: 'Chunks that no cache had.',
+      type: 'counter',
+      read: () => cache().misses,
+    },
+    {
+      name: 'chunk_cache_evictions_total',
+      help: 'What was dropped to make room: segments in memory, files on disk.',
+      type: 'counter',
+      read: () => samples('tier', { memory: cache().evictions, disk: cache().diskEvictions }),
+    },
+    {
+      name: 'disk_cache_read_bytes_total',
+      help: 'Plain bytes read from the disk cache of chunks.',
+      type: 'counter',
+      read: () => cache().diskBytesRead,
+    },
+    {
+      name: 'disk_cache_written_bytes_total',
+      help: 'Sealed bytes written to it.',
+      type: 'counter',
+      read: () => cache().diskBytesWritten,
+    },
+    {
+      name: 'disk_cache_damaged_total',
+      help: 'Files of it that were not what had been written.',
+      type: 'counter',
+      read: () => cache().diskDamaged,
+    },
+    {
+      name: 'disk_cache_dropped_total',
+      help: 'Chunks not written to it: the disk was too slow, full or failing.',
+      type: 'counter',
+      read: () => cache().diskWritesDropped,
     },
   ];
 }
