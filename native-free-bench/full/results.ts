@@ -53,6 +53,13 @@ export class Results {
     else cell.values.push(value);
   }
 
+  /** Adds to the one value of a sum over the whole run. */
+  addToSum(metric: string, setting: string, contestant: Contestant, value: number): void {
+    const cell = this.#find(metric, setting, contestant);
+    if (cell === undefined) this.add(metric, setting, contestant, value);
+    else cell.values[0]! += value;
+  }
+
   /** Says once what is left out, and why. */
   skip(what: string, why: string): void {
     if (this.skips.some((skip) => skip.what === what && skip.why === why)) return;

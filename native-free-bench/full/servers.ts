@@ -56,7 +56,8 @@ export async function startKloset(
     async stop() {
       await server.stop();
       const last = server.log.findLast(isReport) as unknown as KlosetReport | undefined;
-      if (last !== undefined) bench.results.add('chunks-twice', store.setting, 'kloset-nbd', last.chunksFetchedTwice);
+      if (last !== undefined)
+        bench.results.addToSum('chunks-twice', store.setting, 'kloset-nbd', last.chunksFetchedTwice);
     },
   };
 }

@@ -36,6 +36,12 @@ test('an advantage above 1 means that we win, whichever way is better', () => {
   expect(advantage(metrics['chunks-twice'], 0, 8)).toBeUndefined();
 });
 
+test('a sum over a run is one value', () => {
+  const results = new Results();
+  for (const value of [0, 3, 2]) results.addToSum('chunks-twice', local, 'kloset-nbd', value);
+  expect(results.cells.map(({ values }) => values)).toEqual([[5]]);
+});
+
 test('values are rendered with their units', () => {
   expect(renderValue(0.6123, 's')).toBe('0.612 s');
   expect(renderValue(2.5 * 2 ** 20, 'bytes')).toBe('2.5 MiB');
