@@ -5,6 +5,7 @@ import type { Argv, CommandModule } from 'yargs';
 import { findProgram } from '../attach/program.ts';
 import { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
+import { formatBytes } from '../core/units.ts';
 import { createLog } from '../observability/log.ts';
 import type { PgSession } from '../postgres/pg-session.ts';
 import { createReader } from '../postgres/reader-role.ts';
@@ -60,7 +61,7 @@ async function pg(given: PgArguments): Promise<void> {
   const idleMs = given.idle === undefined ? undefined : timerOption('idle', given.idle);
   const closers = new Closers();
   try {
-    const { session, signals, memory } = await startPg(given, { log, closers });
+    const { session, store, signals, memory } = await startPg(given, { log, closers });
     const user = given.readOnlyRole ? await createReader(session) : session.facts.superuser;
     if (command.length > 0) {
       process.exitCode = await runCommand(
@@ -73,7 +74,11 @@ async function pg(given: PgArguments): Promise<void> {
       process.stdout.write(given.json ? `${JSON.stringify(toJson(session, user))}\n` : describe(session, user));
       await Promise.race([signals.asked, session.ended, idle(session, idleMs)]);
     }
-    log.info({}, 'Stopping PostgreSQL and taking the disk down.');
+    const { storeBytes } = store.counters;
+    log.info(
+      { storeBytes },
+      `Fetched ${formatBytes(storeBytes)} from the store; stopping PostgreSQL and taking the disk down.`,
+    );
     await closers.close();
     signals.throwBug();
   } catch (error) {

@@ -94,7 +94,7 @@ describe.skipIf(need.missing)(need.title('pg'), () => {
     const other = sessionsIn(cleanup);
     const pipe = `set -o pipefail; pg_dump -t photo postgres | ${into}`;
     const back = await other.run('pg', 'tag:before', '--store', albumStore, '--', 'bash', '-c', pipe);
-    expect(back).toMatchObject({ exitCode: 0 });
+    expect(back).toMatchObject({ exitCode: 0, stderr: expect.stringMatching(/Fetched [\d.]+ [KM]iB from the store/) });
     const counted = await mustRun(psql(), ['-h', live.host(), '-U', 'postgres', '-d', 'postgres', ...countPhotos]);
     expect(counted).toBe('4000\n');
   });
