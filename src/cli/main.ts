@@ -36,7 +36,7 @@ function packageVersion(): string {
 }
 
 /** What may be given more than once, and yargs' own list of words. */
-const REPEATABLE = ['listen', 'allow', 'snapshots', 'tablespace', '_', '--'];
+const REPEATABLE = ['listen', 'allow', 'prefetch', 'snapshots', 'tablespace', '_', '--'];
 
 async function main(): Promise<void> {
   const parser = storeOptions(yargs(normaliseArguments(process.argv.slice(2))))

@@ -49,6 +49,7 @@ interface ServeArguments
     ListenArguments,
     OverlayArguments,
     ReadArguments {
+  readonly prefetch: readonly string[];
   readonly refresh: string;
   readonly snapshots: readonly string[];
 }
@@ -76,6 +77,14 @@ function options(yargs: Argv<object>) {
       default: `${REFRESH_MS_DEFAULT / 60_000}m`,
     })
     .option('clones', { ...clonesOption, describe: 'Directory of clones to export, too' })
+    .option('prefetch', {
+      describe: 'File or directory of the first disk to fetch in the background, before anybody reads it; repeatable',
+      type: 'string',
+      array: true,
+      nargs: 1,
+      requiresArg: true,
+      default: [],
+    })
     .example('$0 serve latest', 'serve the newest snapshot on 127.0.0.1:10809')
     .example('$0 serve tag:nightly:/data --owner postgres --overlay ./work', 'a directory of a snapshot, writes kept');
 }
@@ -177,6 +186,22 @@ async function superviseServer(given: ServeArguments, access: Access, log: Log):
   });
 }
 
+/** `--prefetch`. Rejects with UserError for a path that is not there. */
+async function startPrefetch(
+  { prefetch, snapshots }: ServeArguments,
+  { exports, closers }: { readonly exports: SnapshotExports; readonly closers: Closers },
+): Promise<void> {
+  if (prefetch.length === 0) return;
+  if (snapshots.length === 0)
+    throw new UserError('--prefetch needs to know the disk: name a snapshot, such as latest.');
+  const stop = new AbortController();
+  const { done } = await exports.prefetch(prefetch, { signal: stop.signal });
+  closers.add(async () => {
+    stop.abort();
+    await done;
+  });
+}
+
 interface Surroundings {
   readonly log: Log;
   readonly closers: Closers;
@@ -214,6 +239,7 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
   const exports = await SnapshotExports.create({ store, selectors, composed, into, layout, overlays, log });
   closers.add(() => exports.close());
   if (placed.length > 0) await exports.openDefault();
+  await startPrefetch(given, { exports, closers });
   const clones = await openServedClones(given, { store, settings, log });
   if (clones !== undefined) closers.add(() => clones.close());
   const catalog = clones === undefined ? exports : clones.before(exports);

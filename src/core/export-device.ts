@@ -1,5 +1,6 @@
 /** What a device may offer beyond device.ts; a server advertises what it finds. */
 import type { BlockDevice } from './device.ts';
+import type { StopOptions } from './stop.ts';
 import type { ByteRange } from './units.ts';
 
 /** A run of bytes in one state. */
@@ -25,5 +26,5 @@ export interface ExportDevice extends BlockDevice {
    */
   status?(range: ByteRange, options: { extentsMax: number }): Promise<readonly DeviceExtent[]>;
   /** Brings what is behind the range closer; may settle before it is there. Changes nothing a client can see but speed. */
-  cache?(range: ByteRange): Promise<void>;
+  cache?(range: ByteRange, options?: StopOptions): Promise<void>;
 }

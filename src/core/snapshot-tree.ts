@@ -1,4 +1,5 @@
 import type { StopOptions } from './stop.ts';
+import type { ByteRange } from './units.ts';
 
 /** What kind of thing an entry is. The values are stored in overlays' and caches' columns: append only. */
 export const entryTypes = {
@@ -70,6 +71,11 @@ export interface ContentReader {
   read(entry: number, offset: number, target: Uint8Array, options?: StopOptions): Promise<void>;
   /** As ReadableDevice.readNow. */
   readNow?(entry: number, offset: number, target: Uint8Array): boolean;
+  /**
+   * Sees to it that later reads of a range inside the file find it at hand; resolves to the plain bytes fetched for it. What cannot be read
+   * is left to whoever reads it. Stops early at the signal, and where more is asked for than can be kept.
+   */
+  prefetch?(entry: number, range: ByteRange, options?: StopOptions): Promise<number>;
 }
 
 /** One opened snapshot. */

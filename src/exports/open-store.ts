@@ -56,8 +56,11 @@ export interface StoreOptions {
 /** Cache of decoded metadata, bytes. */
 const METADATA_CACHE_BYTES_MAX = 16 * MiB;
 
-/** The share of the cache that may hold what nobody has read yet. */
-const READ_AHEAD_SHARE = 0.5;
+/** The share of memory for decoded chunks that may hold what nobody has read yet: half of what new ones pass through. */
+const READ_AHEAD_SHARE = 1 / 8;
+
+/** The share that keeps what was fetched ahead where there is no disk: that which new chunks pass through. */
+const KEPT_SHARE = 1 / 4;
 
 /** What waits inside an opened store, and what its cache of contents has found. */
 export interface StoreFigures {
@@ -147,7 +150,8 @@ export class OpenStore {
     const tiers = { bytesMax: options.cacheBytesMax, disk, counters: cacheCounters };
     const contentChunks = new ChunkCache(foreign ?? native, tiers);
     closers.add(() => contentChunks.close());
-    const prefetcher = new Prefetcher({ chunks: contentChunks, counters, keptBytesMax: options.cacheBytesMax });
+    const keptBytesMax = disk === undefined ? options.cacheBytesMax * KEPT_SHARE : options.cacheDiskBytesMax!;
+    const prefetcher = new Prefetcher({ chunks: contentChunks, counters, keptBytesMax });
     closers.add(() => prefetcher.close());
     // What plakar's cat gives comes in the order of the file anyhow.
     const readAhead =
@@ -190,7 +194,12 @@ export class OpenStore {
   /** Opens a snapshot, or the directory `path` of it. */
   openSource(header: SnapshotHeader, path: string, options: WalkOptions = {}): Promise<KlosetSource> {
     const parts = { repository: this.repository, header, metadataChunks: this.#metadataChunks };
-    const sources = { ...parts, contentChunks: this.#contentChunks, readAhead: this.#readAhead };
+    const sources = {
+      ...parts,
+      contentChunks: this.#contentChunks,
+      readAhead: this.#readAhead,
+      prefetcher: this.prefetcher,
+    };
     return KlosetSource.open(sources, path, { progress: this.#progress, ...options });
   }
 

@@ -1,6 +1,7 @@
 import { UserError } from '../core/errors.ts';
 import type { ExportCatalog, ExportLease, ExportSummary } from '../core/export-catalog.ts';
 import type { Log } from '../core/log.ts';
+import type { StopOptions } from '../core/stop.ts';
 import type { LayoutRequest } from '../ext4/parameters.ts';
 import { matchesSelector, parseSelector, type Selector } from '../kloset/selector.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
@@ -20,6 +21,7 @@ import { describeTarget, deviceIdOf, resolveTarget, type Target } from './export
 import { OpenDevices } from './open-devices.ts';
 import type { OpenStore } from './open-store.ts';
 import type { Overlays } from './overlays.ts';
+import { filesAt, prefetchFiles } from './prefetch-paths.ts';
 import { SnapshotDevice } from './snapshot-device.ts';
 
 /** A name of an export, understood. */
@@ -114,6 +116,26 @@ export class SnapshotExports implements ExportCatalog {
   /** Opens the default export, so that what is wrong with it shows at the start and not at the first client. */
   async openDefault(): Promise<void> {
     (await this.acquire(''))?.release();
+  }
+
+  /**
+   * Begins to fetch files, and all below directories, of the default export; settles when they are found, and what it
+   * resolves to when they are fetched. Rejects with UserError for a path that is not there.
+   */
+  async prefetch(paths: readonly string[], { signal }: StopOptions): Promise<{ readonly done: Promise<void> }> {
+    const target = (await this.#find(''))!;
+    const deviceId = deviceIdOf(target);
+    const hold = this.#devices.hold(deviceId, () => this.#openDevice(deviceId, target));
+    try {
+      const { image } = await hold.device;
+      const files = filesAt(image.layout.tree, paths);
+      const { log, store } = this.#options;
+      const { keptBytesMax } = store.prefetcher;
+      return { done: prefetchFiles(image, files, { signal, log, keptBytesMax }).finally(() => hold.release()) };
+    } catch (error) {
+      hold.release();
+      throw error;
+    }
   }
 
   /** Every snapshot that a client has had, or may have by a name that the operator gave. */

@@ -2,19 +2,17 @@ import type { DistinctBlocks } from '../core/distinct-blocks.ts';
 import type { DeviceExtent, ExportDevice } from '../core/export-device.ts';
 import type { StopOptions } from '../core/stop.ts';
 import type { ByteRange } from '../core/units.ts';
-import { BLOCK_SIZE, MiB, roundUp } from '../core/units.ts';
+import { BLOCK_SIZE, roundUp } from '../core/units.ts';
 import type { OverlayRange } from '../device/overlay-map.ts';
 import type { Overlay } from './overlays.ts';
 
 /** A base that knows without reading which of its ranges hold nothing but zeroes. */
 export interface KnownZeroes {
-  read(offset: number, target: Uint8Array, options?: StopOptions): Promise<void>;
+  /** Brings a range of whole blocks closer. */
+  cache(range: ByteRange, options?: StopOptions): Promise<void>;
   /** Extents of whole blocks that cover the range, which is made of whole blocks, without gaps. */
   extents(range: ByteRange): Iterable<ByteRange & { readonly zero: boolean }>;
 }
-
-/** How much of a base is read at once when a client asks to bring a range closer. */
-const CACHE_STEP_BYTES = 1 * MiB;
 
 /** A device with its block status: what is a hole, what is zero, and what was written since the snapshot. */
 export class StatusDevice implements ExportDevice {
@@ -93,12 +91,12 @@ export class StatusDevice implements ExportDevice {
     return [{ ...first!, length: first!.length - (range.offset - start) }, ...rest];
   }
 
-  async cache(range: ByteRange): Promise<void> {
-    const scratch = new Uint8Array(Math.min(CACHE_STEP_BYTES, range.length));
-    const end = range.offset + range.length;
-    for (let offset = range.offset; offset < end; offset += scratch.length) {
-      await this.#device.read(offset, scratch.subarray(0, Math.min(scratch.length, end - offset)));
-    }
+  async cache({ offset, length }: ByteRange, options?: StopOptions): Promise<void> {
+    const start = offset - (offset % BLOCK_SIZE);
+    const range = { offset: start, length: roundUp(offset + length, BLOCK_SIZE) - start };
+    const runs: Iterable<OverlayRange> = this.#changes?.changedRanges(range) ?? [{ ...range, state: 'clean' }];
+    // What was written is in memory, or in a file of this machine.
+    for (const run of runs) if (run.state === 'clean') await this.#base.cache(run, options);
   }
 
   *#extents(range: ByteRange): Generator<DeviceExtent> {

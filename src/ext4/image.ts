@@ -1,4 +1,5 @@
 /** A layout as a device: metadata blocks are rendered when they are read, file data comes from the snapshot. */
+import { forEachConcurrently } from '../core/concurrency.ts';
 import type { ReadableDevice } from '../core/device.ts';
 import { assert } from '../core/errors.ts';
 import type { ContentReader } from '../core/snapshot-tree.ts';
@@ -10,6 +11,17 @@ import { BlockRenderer } from './render.ts';
 
 /** Reads of different files under way for one request: a request of 32 MiB can touch 8192 small ones. */
 const CONTENT_READS_MAX = 64;
+
+/** Files fetched at once for one request to bring a range closer: what they fetch is bounded elsewhere. */
+const FILES_PREFETCHED_MAX = 8;
+
+/** Metadata blocks rendered for one such request: what is kept of them is 8 MiB. */
+const BLOCKS_RENDERED_MAX = 2048;
+
+/** Bytes of a file. */
+interface FileRange extends ByteRange {
+  readonly entry: number;
+}
 
 /** What a block of the device is, for logs, metrics and read-ahead. */
 export interface BlockDescription {
@@ -41,7 +53,8 @@ interface SlowBlock {
 export class Ext4Image implements ReadableDevice {
   readonly sizeBytes: number;
   readonly layout: Layout;
-  readonly #content: ContentReader;
+  /** Entries of `layout.tree`; see `contentEntry` for those that share an inode. */
+  readonly content: ContentReader;
   readonly #renderer: BlockRenderer;
   #inFlight = 0;
   #closed = false;
@@ -51,7 +64,7 @@ export class Ext4Image implements ReadableDevice {
   constructor(layout: Layout, content: ContentReader) {
     this.sizeBytes = layout.sizeBytes;
     this.layout = layout;
-    this.#content = content;
+    this.content = content;
     this.#renderer = new BlockRenderer(layout);
   }
 
@@ -74,13 +87,49 @@ export class Ext4Image implements ReadableDevice {
 
   readNow(offset: number, target: Uint8Array): boolean {
     this.#assertReadable(offset, target);
-    if (this.#content.readNow === undefined) return false;
+    if (this.content.readNow === undefined) return false;
     const { pieces, slow } = this.#fillMetadata(offset, target);
     if (slow.length > 0) return false;
     for (const piece of pieces) {
-      if (!this.#content.readNow(piece.entry, piece.offset, piece.target)) return false;
+      if (!this.content.readNow(piece.entry, piece.offset, piece.target)) return false;
     }
     return true;
+  }
+
+  /** Brings the range closer: renders metadata, as much as is kept of it, and has files fetched. Rejects as rendering does. */
+  async cache(range: ByteRange, options: StopOptions = {}): Promise<void> {
+    this.#inFlight++;
+    try {
+      await forEachConcurrently(
+        this.#fileRanges(range, options),
+        FILES_PREFETCHED_MAX,
+        async ({ entry, ...within }) => {
+          await this.content.prefetch?.(entry, within, options);
+        },
+      );
+    } finally {
+      this.#inFlight--;
+      if (this.#inFlight === 0) this.#idle?.();
+    }
+  }
+
+  /** Renders the metadata of a range on the way to the files in it. */
+  async *#fileRanges({ offset, length }: ByteRange, { signal }: StopOptions): AsyncGenerator<FileRange> {
+    const end = Math.ceil((offset + length) / BLOCK_SIZE);
+    let rendered = 0;
+    for (let block = Math.floor(offset / BLOCK_SIZE); block < end && !signal?.aborted; ) {
+      const place = locate(this.layout, block);
+      const isRun = place.zero || place.kind === 'file';
+      const blocks = Math.min(isRun ? place.blocks : 1, end - block);
+      if (place.kind === 'file') {
+        const at = place.index * BLOCK_SIZE;
+        const bytes = Math.min(blocks * BLOCK_SIZE, this.layout.fileSizeOf(place.entry) - at);
+        if (bytes > 0) yield { entry: this.layout.numbers.contentEntry(place.entry), offset: at, length: bytes };
+      } else if (!place.zero && rendered++ < BLOCKS_RENDERED_MAX) {
+        await this.#renderer.renderLater(place, block);
+      }
+      block += blocks;
+    }
   }
 
   async close(): Promise<void> {
@@ -162,7 +211,7 @@ export class Ext4Image implements ReadableDevice {
       while (next < pieces.length && failure === undefined) {
         const { entry, offset, target } = pieces[next++]!;
         try {
-          await this.#content.read(entry, offset, target, options);
+          await this.content.read(entry, offset, target, options);
         } catch (cause) {
           failure ??= { cause };
         }

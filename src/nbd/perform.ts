@@ -16,7 +16,7 @@ import {
 
 /**
  * Carries out any command but BLOCK_STATUS; settles when it is done. `data` is a WRITE's payload, or what a READ fills.
- * A READ can be stopped. Rejects or throws as the device does.
+ * READ and CACHE can be stopped. Rejects or throws as the device does.
  */
 export function perform(
   device: ExportDevice,
@@ -41,7 +41,7 @@ export function perform(
       return device.writeZeroes({ offset, length }, { fua, mayTrim });
     }
     case commands.NBD_CMD_CACHE:
-      return device.cache!({ offset, length });
+      return device.cache!({ offset, length }, options);
     default:
       throw new TypeError(`validate let command ${request.type} through`);
   }

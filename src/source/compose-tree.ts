@@ -8,6 +8,7 @@
 import { UserError } from '../core/errors.ts';
 import { type ContentReader, type ExtendedAttribute, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import type { StopOptions } from '../core/stop.ts';
+import type { ByteRange } from '../core/units.ts';
 
 /** One tree and where it goes. */
 export interface ComposedPart {
@@ -189,6 +190,11 @@ class ComposedContent implements ContentReader {
   readNow(entry: number, offset: number, target: Uint8Array): boolean {
     const run = this.#runOf(entry);
     return this.#contents[run.part!]!.readNow?.(run.from + entry - run.start, offset, target) ?? false;
+  }
+
+  async prefetch(entry: number, range: ByteRange, options?: StopOptions): Promise<number> {
+    const run = this.#runOf(entry);
+    return (await this.#contents[run.part!]!.prefetch?.(run.from + entry - run.start, range, options)) ?? 0;
   }
 
   #runOf(entry: number): Run {

@@ -1,15 +1,18 @@
 import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
+import { CorruptStoreError, StoreUnavailableError } from '../core/errors.ts';
 import { FileCosts } from '../core/file-costs.ts';
 import { MAC_BYTES } from '../core/mac.ts';
 import type { Oddity } from '../core/oddities.ts';
 import { entryName, entryTypes, type SnapshotSource, type SnapshotTree } from '../core/snapshot-tree.ts';
 import type { StopOptions } from '../core/stop.ts';
+import type { ByteRange } from '../core/units.ts';
 import type { Repository } from '../kloset/repository.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { walkSnapshotCached } from './cached-walk.ts';
 import { type BytePath, fromBytePath, joinPath, toBytePath } from './directory-lister.ts';
 import { FileReader } from './file-reader.ts';
 import { ENTRIES_BETWEEN_FILES_MAX } from './limits.ts';
+import type { Prefetcher } from './prefetcher.ts';
 import type { ReadAhead } from './read-ahead.ts';
 import type { WalkedSnapshot, WalkOptions } from './snapshot-walk.ts';
 
@@ -23,6 +26,8 @@ export interface KlosetSourceParts {
   readonly contentChunks: ChunkStore;
   /** Fetches into `contentChunks` what clients will read next; undefined: nobody does. */
   readonly readAhead?: ReadAhead | undefined;
+  /** Fetches into `contentChunks` what is asked for by name or range; undefined: nobody does. */
+  readonly prefetcher?: Prefetcher | undefined;
 }
 
 /** A snapshot of a Kloset store, or a directory in it, as a tree and its contents. */
@@ -37,6 +42,7 @@ export class KlosetSource implements SnapshotSource {
   readonly #root: BytePath;
   readonly #objects: Uint8Array;
   readonly #files: FileReader;
+  readonly #prefetcher: Prefetcher | undefined;
 
   private constructor(parts: KlosetSourceParts, root: BytePath, walked: WalkedSnapshot) {
     this.snapshotId = parts.header.id;
@@ -45,6 +51,7 @@ export class KlosetSource implements SnapshotSource {
     this.oddities = walked.oddities;
     this.#root = root;
     this.#objects = walked.objects;
+    this.#prefetcher = parts.prefetcher;
     this.#files = new FileReader({
       snapshotId: parts.header.id,
       repository: parts.repository,
@@ -92,6 +99,19 @@ export class KlosetSource implements SnapshotSource {
   /** As `read`, for what this program itself wants to know: it is not counted as a client's. */
   readUncounted(entry: number, offset: number, target: Uint8Array): Promise<void> {
     return this.#files.readUncounted(entry, offset, target);
+  }
+
+  async prefetch(entry: number, { offset, length }: ByteRange, { signal }: StopOptions = {}): Promise<number> {
+    if (this.#prefetcher === undefined) return 0;
+    try {
+      const chunks = await this.chunksOf(entry, offset, offset + length);
+      const bytesMax = this.#prefetcher.keptBytesMax;
+      return (await this.#prefetcher.fetch(chunks, { purpose: 'prefetch', signal, bytesMax })).bytes;
+    } catch (error) {
+      // The list of the file's chunks cannot be read: nor can the file, and its reader hears why.
+      if (error instanceof CorruptStoreError || error instanceof StoreUnavailableError) return 0;
+      throw error;
+    }
   }
 
   /** The absolute path of the directory that is the tree's root. */

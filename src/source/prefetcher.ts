@@ -65,6 +65,8 @@ interface Job {
 
 export class Prefetcher {
   readonly ledger: AheadLedger;
+  /** As PrefetcherParts has it: more than that is fetched in vain. */
+  readonly keptBytesMax: number;
   readonly #chunks: ChunkStore;
   readonly #counters: ReadCounters;
   readonly #chunksInFlightMax: number;
@@ -78,6 +80,7 @@ export class Prefetcher {
 
   constructor(parts: PrefetcherParts) {
     this.ledger = new AheadLedger(parts.counters, { bytesMax: parts.keptBytesMax });
+    this.keptBytesMax = parts.keptBytesMax;
     this.#chunks = parts.chunks;
     this.#counters = parts.counters;
     this.#chunksInFlightMax = parts.chunksInFlightMax ?? GUESSES_IN_FLIGHT_MAX;

@@ -73,6 +73,42 @@ describe('a budget of bytes', () => {
     expect(budget.bytesInUse).toBe(0);
   });
 
+  it('lets guesses in behind all others, and into half of it; one that somebody waits for by now is none', async () => {
+    const budget = new ByteBudget(100);
+    const log: string[] = [];
+    const gates = new Map<string, ReturnType<typeof gate<void>>>();
+    const enter = (name: string, bytes: number, isGuess = () => false) => {
+      const held = gate();
+      gates.set(name, held);
+      const work = () => {
+        log.push(name);
+        return held.promise;
+      };
+      return budget.with(bytes, work, { isGuess });
+    };
+    let isWanted = false;
+    const works = [
+      enter('guess', 40, () => true),
+      enter('second guess', 40, () => true),
+      enter('wanted later', 40, () => !isWanted),
+      enter('read', 50),
+      enter('second read', 50),
+    ];
+    await turn();
+    expect(log).toEqual(['guess', 'read']);
+    isWanted = true;
+    gates.get('read')!.open();
+    await turn();
+    expect(log).toEqual(['guess', 'read', 'wanted later']);
+    for (const name of ['wanted later', 'second read', 'guess', 'second guess']) {
+      gates.get(name)!.open();
+      await turn();
+    }
+    await Promise.all(works);
+    expect(log).toEqual(['guess', 'read', 'wanted later', 'second read', 'second guess']);
+    expect(budget.bytesInUse).toBe(0);
+  });
+
   it('gets back what failed, thrown or rejected', async () => {
     const budget = new ByteBudget(0);
     for (let i = 0; i < 3; i++) {
