@@ -56,13 +56,19 @@ export function sessionsDirectory(environment: NodeJS.ProcessEnv = process.env):
   return join(tmpdir(), `kloset-nbd-${uid}`);
 }
 
-/** Makes a session's directory. Others may pass through it, to a socket that has its own rights; only its owner lists it. */
-export async function createSession(base = sessionsDirectory()): Promise<string> {
+/** Makes the directory of sessions if it is not there. Rejects with UserError for one that others could write to. */
+export async function makeSessionsDirectory(base = sessionsDirectory()): Promise<string> {
   await mkdir(base, { recursive: true, mode: 0o711 });
   const { uid, mode } = await lstat(base);
   if (uid !== (process.getuid?.() ?? 0) || (mode & 0o022) !== 0) {
     throw new UserError(`${base} belongs to somebody else, or others may write to it: remove it.`);
   }
+  return base;
+}
+
+/** Makes a session's directory. Others may pass through it, to a socket that has its own rights; only its owner lists it. */
+export async function createSession(base = sessionsDirectory()): Promise<string> {
+  await makeSessionsDirectory(base);
   // Short: the path of a Unix socket below it has 107 bytes at most.
   const maker = [process.pid, startOf(process.pid) ?? 0].map((number) => number.toString(NAME_RADIX));
   const directory = join(base, [...maker, randomBytes(2).toString('hex')].join('-'));

@@ -23,6 +23,7 @@ import { drillCommand } from './drill.ts';
 import { exportCommand } from './export.ts';
 import { inspectCommand } from './inspect.ts';
 import { pgCommand } from './pg.ts';
+import { profileCommand } from './profile.ts';
 import { serveCommand } from './serve.ts';
 import { snapshotsCommand } from './snapshots.ts';
 import { statusCommand } from './status.ts';
@@ -62,6 +63,7 @@ async function main(): Promise<void> {
     .command(doctorCommand)
     .command(drillCommand)
     .command(verifyCommand)
+    .command(profileCommand)
     .demandCommand(1, 'Name a command, such as serve or pg.')
     .strict()
     .check(requireSingleOptions)

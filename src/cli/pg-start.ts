@@ -16,11 +16,13 @@ import { DockerServer } from '../postgres/docker-server.ts';
 import { openPgSession, type PgSession } from '../postgres/pg-session.ts';
 import { InstalledServer, type PostgresServer } from '../postgres/postgres-server.ts';
 import { choosePrograms } from '../postgres/server-programs.ts';
+import type { TracedPart, WarmUps } from '../warmup/warm-ups.ts';
 import type { GlobalArguments } from './arguments.ts';
 import { clonesDirectory } from './clones-options.ts';
 import { EndSignals } from './end-signals.ts';
 import { cloneDisk, throwAwayDisk } from './pg-disk.ts';
 import { chooseStore } from './store.ts';
+import { startWarmUps, warmOption } from './warm-options.ts';
 
 export interface PgStartArguments extends GlobalArguments {
   readonly snapshot: string | undefined;
@@ -36,6 +38,7 @@ export interface PgStartArguments extends GlobalArguments {
   readonly unsafeNetwork: boolean;
   readonly tablespace: readonly string[];
   readonly withoutTablespaces: boolean;
+  readonly warm: boolean;
 }
 
 /** Adds the options to a command. */
@@ -59,6 +62,7 @@ export function pgStartOptions<T>(yargs: Argv<T>) {
       requiresArg: true,
       implies: 'docker',
     })
+    .option('warm', warmOption)
     .option('port', {
       describe: 'Number in the name of its Unix socket',
       type: 'string',
@@ -103,6 +107,9 @@ export function pgStartOptions<T>(yargs: Argv<T>) {
 export interface StartedPg {
   readonly session: PgSession;
   readonly store: OpenStore;
+  readonly warmUps: WarmUps;
+  /** What of the snapshot is on the disk. */
+  readonly part: TracedPart;
   readonly signals: EndSignals;
   /** Where what uses the database belongs, too. */
   readonly memory: MemoryGroups | undefined;
@@ -126,8 +133,10 @@ export async function startPg(
     inflightBytesMax: atMost(INFLIGHT_MEMORY_BYTES_DEFAULT, memory),
   });
   closers.add(() => store.close());
+  const warmUps = startWarmUps(store, { isOn: given.warm, log });
+  closers.add(() => warmUps.close());
   const signals = new EndSignals();
-  return signals.during(() => startOn(store, { given, tablespaces, port, log, closers, signals, memory }));
+  return signals.during(() => startOn(store, { given, warmUps, tablespaces, port, log, closers, signals, memory }));
 }
 
 /** The part of a small memory group that one of the server's uses of memory may have: the program itself needs half. */
@@ -141,6 +150,7 @@ async function startOn(
   store: OpenStore,
   parts: {
     readonly given: PgStartArguments;
+    readonly warmUps: WarmUps;
     readonly tablespaces: ReadonlyMap<string, string>;
     readonly port: number;
     readonly log: Log;
@@ -149,7 +159,7 @@ async function startOn(
     readonly memory: MemoryGroups | undefined;
   },
 ): Promise<StartedPg> {
-  const { given, tablespaces, port, log, closers, signals, memory } = parts;
+  const { given, warmUps, tablespaces, port, log, closers, signals, memory } = parts;
   const overlayBytesMax = atMost(OVERLAY_MEMORY_BYTES_DEFAULT, memory);
   const surroundings = { store, log, closers, overlayBytesMax };
   const disk =
@@ -166,7 +176,8 @@ async function startOn(
   const how = { chooseServer, force, method, keepSettings, unsafeNetwork, withoutTablespaces, tablespaces, port };
   const session = await openPgSession({ store, disk, log, onBug, ending: signals.ending, memory, ...how }, closers);
   for (const warning of await defuseDatabases(session)) log.warn({}, warning);
-  return { session, store, signals, memory };
+  const part = { snapshotId: disk.header.id, path: disk.path };
+  return { session, store, warmUps, part, signals, memory };
 }
 
 async function chooseServerFor(

@@ -5,10 +5,12 @@ import type { Argv, CommandModule } from 'yargs';
 import { findProgram } from '../attach/program.ts';
 import { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
+import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
 import { createLog } from '../observability/log.ts';
 import type { PgSession } from '../postgres/pg-session.ts';
 import { createReader } from '../postgres/reader-role.ts';
+import type { TracedPart, WarmUps } from '../warmup/warm-ups.ts';
 import { timerOption } from './arguments.ts';
 import { clonesOption } from './clones-options.ts';
 import type { EndSignals } from './end-signals.ts';
@@ -20,6 +22,7 @@ interface PgArguments extends PgStartArguments {
   readonly json: boolean;
   readonly readOnlyRole: boolean;
   readonly idle: string | undefined;
+  readonly profile: boolean;
 }
 
 export const pgCommand: CommandModule<object, PgArguments> = {
@@ -43,6 +46,12 @@ function options(yargs: Argv<object>) {
       type: 'boolean',
       default: false,
     })
+    .option('profile', {
+      describe:
+        'Keep what is read until COMMAND ends (without one: until it is ready) for the next start; see "profile"',
+      type: 'boolean',
+      default: false,
+    })
     .option('idle', {
       describe: 'End when nobody was connected for so long, such as 15m',
       type: 'string',
@@ -61,7 +70,7 @@ async function pg(given: PgArguments): Promise<void> {
   const idleMs = given.idle === undefined ? undefined : timerOption('idle', given.idle);
   const closers = new Closers();
   try {
-    const { session, store, signals, memory } = await startPg(given, { log, closers });
+    const { session, store, warmUps, part, signals, memory } = await startPg(given, { log, closers });
     const user = given.readOnlyRole ? await createReader(session) : session.facts.superuser;
     if (command.length > 0) {
       process.exitCode = await runCommand(
@@ -70,7 +79,9 @@ async function pg(given: PgArguments): Promise<void> {
         user,
         signals,
       );
+      if (given.profile) await recordProfile(warmUps, part, log);
     } else {
+      if (given.profile) await recordProfile(warmUps, part, log);
       process.stdout.write(given.json ? `${JSON.stringify(toJson(session, user))}\n` : describe(session, user));
       await Promise.race([signals.asked, session.ended, idle(session, idleMs)]);
     }
@@ -83,6 +94,12 @@ async function pg(given: PgArguments): Promise<void> {
     signals.throwBug();
   } catch (error) {
     await closers.closeBecause(error);
+  }
+}
+
+async function recordProfile(warmUps: WarmUps, part: TracedPart, log: Log): Promise<void> {
+  for (const { source, chunkCount, bytes } of await warmUps.record([part])) {
+    log.info({ source, chunks: chunkCount, bytes }, `Recorded the profile of ${source}: ${chunkCount} chunks`);
   }
 }
 

@@ -30,6 +30,7 @@ import {
   whereWritesGo,
 } from './overlay-options.ts';
 import { plakarContents } from './plakar-contents.ts';
+import { profileCommands } from './profile-commands.ts';
 import { type ReadArguments, readOptions } from './read-options.ts';
 import { describeReport, makeReport } from './report.ts';
 import { hintAtRestores } from './restore-hint.ts';
@@ -40,6 +41,7 @@ import { reportOnSignal, runUntilSignal } from './signals.ts';
 import { chooseStore, passphraseOf } from './store.ts';
 import { topCommands } from './top.ts';
 import { TopReports } from './top-report.ts';
+import { startWarmUps, type WarmArguments, warmOption } from './warm-options.ts';
 
 interface ServeArguments
   extends ClonesArguments,
@@ -48,7 +50,8 @@ interface ServeArguments
     LayoutArguments,
     ListenArguments,
     OverlayArguments,
-    ReadArguments {
+    ReadArguments,
+    WarmArguments {
   readonly prefetch: readonly string[];
   readonly refresh: string;
   readonly snapshots: readonly string[];
@@ -76,6 +79,7 @@ function options(yargs: Argv<object>) {
       requiresArg: true,
       default: `${REFRESH_MS_DEFAULT / 60_000}m`,
     })
+    .option('warm', warmOption)
     .option('clones', { ...clonesOption, describe: 'Directory of clones to export, too' })
     .option('prefetch', {
       describe: 'File or directory of the first disk to fetch in the background, before anybody reads it; repeatable',
@@ -103,12 +107,15 @@ async function serve(given: ServeArguments): Promise<void> {
   const closers = new Closers();
   try {
     const started = await start(given, { log, closers, access, isWorker });
-    const { server, catalog, exports, clones, store, space, health, directory } = started;
+    const { server, catalog, exports, clones, store, space, health, directory, warmUps } = started;
     if (isWorker) answerSupervisor(catalog);
     const signals = runUntilSignal();
     const nbd = server(signals.stop);
     closers.add(() => nbd.close());
     if (clones !== undefined) closers.add(await clones.serve(nbd, signals.stop));
+    const partsOf = async (name: string) =>
+      (await clones?.partsOf(name)) ??
+      (await exports.partsOf(name))?.map(({ header, path }) => ({ snapshotId: header.id, path }));
     const overlayBytes = () => exports.overlayBytes + (clones?.dirtyBytes ?? 0);
     const snapshots = exports.served;
     const hydrating = await startHydration(given, { directory, store, snapshots, health, log, onBug: signals.stop });
@@ -124,7 +131,7 @@ async function serve(given: ServeArguments): Promise<void> {
     const devices = () => [...exports.openDevices, ...(clones?.openDevices ?? [])];
     const reports = new TopReports({ store, devices, log });
     closers.add(hintAtRestores(reports, log));
-    const commands = topCommands(reports);
+    const commands = { ...topCommands(reports), ...profileCommands({ warmUps, partsOf }) };
     const session = { commands, uri: doors.uri, readOnly: given.readOnly, log, onBug: signals.stop };
     closers.add(await openServerSession(session));
     if (store.repository.codecParameters.encryption !== undefined) warnOfPlainDisks(access, doors, log);
@@ -232,6 +239,9 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
     contentSource: given.source === 'plakar' ? plakarContents({ ...given, location: plakarLocation }, log) : undefined,
   });
   closers.add(() => store.close());
+  // A plakar's cat has no places to spare for guesses.
+  const warmUps = startWarmUps(store, { isOn: given.warm && given.source === 'native', log });
+  closers.add(() => warmUps.close());
   const health = new Health();
   const settings = await overlaySettings(given, { store, health, log });
   const overlays = await openOverlays(given, settings, { store, log });
@@ -265,5 +275,5 @@ async function start(given: ServeArguments, { log, closers, access, isWorker }: 
       allowed: access.allowed,
       onBug,
     });
-  return { store, catalog, exports, clones, server, health, directory, space: settings.overlayLimit };
+  return { store, catalog, exports, clones, warmUps, server, health, directory, space: settings.overlayLimit };
 }

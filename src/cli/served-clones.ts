@@ -1,5 +1,6 @@
 import { cloneCommands } from '../clones/clone-commands.ts';
 import { CloneExports } from '../clones/clone-exports.ts';
+import { isCloneName } from '../clones/clone-record.ts';
 import { LocalClones } from '../clones/local-clones.ts';
 import { controlPathOf } from '../clones/remote-clones.ts';
 import { ControlServer } from '../control/control-server.ts';
@@ -12,6 +13,7 @@ import type { OpenStore } from '../exports/open-store.ts';
 import type { SnapshotDevice } from '../exports/snapshot-device.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import type { NbdServer } from '../nbd/server.ts';
+import type { TracedPart } from '../warmup/warm-ups.ts';
 import { type ClonesArguments, clonesDirectory, isDirectory } from './clones-options.ts';
 
 /** How often clones whose time is over are looked for, in milliseconds. */
@@ -24,6 +26,8 @@ export interface ServedClones {
   /** Snapshots of the clones that were opened. */
   readonly served: readonly SnapshotHeader[];
   readonly openDevices: readonly SnapshotDevice[];
+  /** The directories of snapshots that a clone is of; undefined if there is no clone of the name. */
+  partsOf(name: string): Promise<readonly TracedPart[] | undefined>;
   /** The clones as exports, and behind them `others`. */
   before(others: ExportCatalog): ExportCatalog;
   /** Answers commands, and removes clones whose time is over. Resolves to what ends that; `onBug` is told of broken invariants. */
@@ -70,6 +74,10 @@ export async function openServedClones(
     },
     get openDevices() {
       return clones.devices.open;
+    },
+    async partsOf(name) {
+      const record = isCloneName(name) ? await clones.registry.read(name) : undefined;
+      return record?.parts.map(({ snapshot, path }) => ({ snapshotId: snapshot, path }));
     },
     before: (others) => new CloneExports(clones, others),
     async serve(nbd, onBug) {

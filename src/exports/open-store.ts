@@ -15,8 +15,10 @@ import { type KeySource, Repository } from '../kloset/repository.ts';
 import { type DamagedSnapshot, listSnapshots, type SnapshotHeader, type SnapshotListing } from '../kloset/snapshot.ts';
 import type { KlosetStore } from '../kloset/store.ts';
 import { ChunkCache } from '../source/chunk-cache.ts';
+import { ChunkTables } from '../source/chunk-tables.ts';
+import { fromBytePath } from '../source/directory-lister.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
-import { KlosetSource } from '../source/kloset-source.ts';
+import { KlosetSource, resolveRoot } from '../source/kloset-source.ts';
 import { Prefetcher } from '../source/prefetcher.ts';
 import { ReadAhead } from '../source/read-ahead.ts';
 import type { WalkOptions } from '../source/snapshot-walk.ts';
@@ -53,6 +55,14 @@ export interface StoreOptions {
   readonly progress?: Progress;
 }
 
+/** Told of snapshots that are opened, and put between them and the chunks of their files. */
+export interface SourceWatcher {
+  /** The directory `root`, an absolute path, of a snapshot is being opened; its files are read from what this returns. */
+  reading(header: SnapshotHeader, root: string, chunks: ChunkStore): ChunkStore;
+  /** It is open. */
+  opened(header: SnapshotHeader, source: KlosetSource): void;
+}
+
 /** Cache of decoded metadata, bytes. */
 const METADATA_CACHE_BYTES_MAX = 16 * MiB;
 
@@ -83,12 +93,15 @@ export class OpenStore {
   /** Fetches chunks of files' contents that nobody waits for yet. */
   readonly prefetcher: Prefetcher;
   readonly #readAhead: ReadAhead | undefined;
+  /** Whoever wants to know what is opened from here on. */
+  watcher: SourceWatcher | undefined;
   #listing: SnapshotListing;
   readonly #closers: Closers;
   readonly #metadataChunks: ChunkCache;
   readonly #contentChunks: ChunkCache;
   readonly #budget: ByteBudget;
   readonly #progress: Progress;
+  readonly #tables: ChunkTables;
 
   private constructor(parts: {
     repository: Repository;
@@ -116,6 +129,7 @@ export class OpenStore {
     this.#readAhead = parts.readAhead;
     this.#budget = parts.budget;
     this.#progress = parts.progress;
+    this.#tables = new ChunkTables(parts.repository);
   }
 
   /** Rejects with UserError (66: no store, 77: passphrase), UnsupportedError, CorruptStoreError or StoreUnavailableError. */
@@ -192,15 +206,21 @@ export class OpenStore {
   }
 
   /** Opens a snapshot, or the directory `path` of it. */
-  openSource(header: SnapshotHeader, path: string, options: WalkOptions = {}): Promise<KlosetSource> {
-    const parts = { repository: this.repository, header, metadataChunks: this.#metadataChunks };
-    const sources = {
-      ...parts,
-      contentChunks: this.#contentChunks,
+  async openSource(header: SnapshotHeader, path: string, options: WalkOptions = {}): Promise<KlosetSource> {
+    const { watcher } = this;
+    const root = fromBytePath(resolveRoot(header, path)).toString();
+    const contentChunks = watcher?.reading(header, root, this.#contentChunks) ?? this.#contentChunks;
+    const metadata = { repository: this.repository, header, metadataChunks: this.#metadataChunks };
+    const parts = {
+      ...metadata,
+      contentChunks,
+      tables: this.#tables,
       readAhead: this.#readAhead,
       prefetcher: this.prefetcher,
     };
-    return KlosetSource.open(sources, path, { progress: this.#progress, ...options });
+    const source = await KlosetSource.open(parts, path, { progress: this.#progress, ...options });
+    watcher?.opened(header, source);
+    return source;
   }
 
   close(): Promise<void> {

@@ -5,7 +5,7 @@ import type { StopOptions } from '../core/stop.ts';
 import type { LayoutRequest } from '../ext4/parameters.ts';
 import { matchesSelector, parseSelector, type Selector } from '../kloset/selector.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
-import type { PlacedSelector } from './composition.ts';
+import type { Part, PlacedSelector } from './composition.ts';
 import {
   attachName,
   BASE_SUFFIX,
@@ -136,6 +136,11 @@ export class SnapshotExports implements ExportCatalog {
       hold.release();
       throw error;
     }
+  }
+
+  /** The directories of snapshots that a name stands for; undefined if there is no such export. */
+  async partsOf(name: string): Promise<readonly Part[] | undefined> {
+    return (await this.#understand(name))?.target.parts;
   }
 
   /** Every snapshot that a client has had, or may have by a name that the operator gave. */

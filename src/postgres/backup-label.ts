@@ -5,6 +5,12 @@ export function startSegment(label: string): string | undefined {
   return /^START WAL LOCATION: [0-9A-F]+\/[0-9A-F]+ \(file ([0-9A-F]{24})\)/m.exec(label)?.[1];
 }
 
+/** The byte of the WAL from which recovery starts, in its lower 32 bits: enough to know where in its segment. */
+export function startOffset(label: string): number | undefined {
+  const low = /^START WAL LOCATION: [0-9A-F]+\/([0-9A-F]{1,8}) /m.exec(label)?.[1];
+  return low === undefined ? undefined : Number.parseInt(low, 16);
+}
+
 /** A tablespace: its OID, and where it was on the source machine. */
 export interface MappedTablespace {
   readonly oid: string;

@@ -7,6 +7,7 @@ import { MAC_BYTES } from '../core/mac.ts';
 import { orStopped, type StopOptions } from '../core/stop.ts';
 import type { Repository } from '../kloset/repository.ts';
 import { type ChunkTable, readChunkTable } from '../kloset/vfs.ts';
+import { ChunkTables } from './chunk-tables.ts';
 import { nameChunk, namePath } from './error-names.ts';
 import { CHUNK_TABLES_BYTES_MAX, CHUNKS_PER_READ_IN_FLIGHT_MAX } from './limits.ts';
 import type { AheadFiles, ChunkRun, ReadAhead } from './read-ahead.ts';
@@ -39,7 +40,7 @@ const CHUNK_REF_BYTES = 160;
 /** File offset -> chunks. Chunk tables are read when a file is first read, and kept in a bounded cache. */
 export class FileReader {
   readonly #snapshotId: string;
-  readonly #repository: Repository;
+  readonly #tables: ChunkTables;
   readonly #chunks: ChunkStore;
   readonly #fileOf: (entry: number) => ContentFile;
   readonly #costs: FileCosts;
@@ -51,6 +52,8 @@ export class FileReader {
   constructor(parts: {
     snapshotId: string;
     repository: Repository;
+    /** Chunk tables that several share; default: none do. */
+    tables?: ChunkTables | undefined;
     chunks: ChunkStore;
     fileOf: (entry: number) => ContentFile;
     /** Where it is counted what each file costs. */
@@ -59,7 +62,7 @@ export class FileReader {
     ahead?: { readonly readAhead: ReadAhead; readonly order: FileOrder } | undefined;
   }) {
     this.#snapshotId = parts.snapshotId;
-    this.#repository = parts.repository;
+    this.#tables = parts.tables ?? new ChunkTables(parts.repository);
     this.#chunks = parts.chunks;
     this.#fileOf = parts.fileOf;
     this.#costs = parts.costs;
@@ -173,7 +176,7 @@ export class FileReader {
   async #openFile(entry: number): Promise<OpenFile> {
     const { path, object } = this.#fileOf(entry);
     try {
-      const table = await readChunkTable(this.#repository, object);
+      const table = await this.#tables.read(object);
       const named = { snapshotId: this.#snapshotId, path, cost: this.#costs.of(entry) };
       const file = { table, ref: makeFileRef(named, table) };
       const size = 256 + file.ref.chunks.length * (MAC_BYTES + 8 + CHUNK_REF_BYTES);

@@ -9,6 +9,7 @@ import type { ByteRange } from '../core/units.ts';
 import type { Repository } from '../kloset/repository.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { walkSnapshotCached } from './cached-walk.ts';
+import type { ChunkTables } from './chunk-tables.ts';
 import { type BytePath, fromBytePath, joinPath, toBytePath } from './directory-lister.ts';
 import { FileReader } from './file-reader.ts';
 import { ENTRIES_BETWEEN_FILES_MAX } from './limits.ts';
@@ -28,6 +29,8 @@ export interface KlosetSourceParts {
   readonly readAhead?: ReadAhead | undefined;
   /** Fetches into `contentChunks` what is asked for by name or range; undefined: nobody does. */
   readonly prefetcher?: Prefetcher | undefined;
+  /** Files' chunk tables; undefined: of this snapshot alone. */
+  readonly tables?: ChunkTables | undefined;
 }
 
 /** A snapshot of a Kloset store, or a directory in it, as a tree and its contents. */
@@ -55,6 +58,7 @@ export class KlosetSource implements SnapshotSource {
     this.#files = new FileReader({
       snapshotId: parts.header.id,
       repository: parts.repository,
+      tables: parts.tables,
       chunks: parts.contentChunks,
       costs: this.costs,
       fileOf: (entry) => ({

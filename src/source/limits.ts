@@ -5,6 +5,9 @@ import { MiB } from '../core/units.ts';
 /** Chunk tables kept, bytes: about 200 a chunk, so some 300 GiB of files whose chunks have a megabyte. */
 export const CHUNK_TABLES_BYTES_MAX = 64 * MiB;
 
+/** Chunk tables that all snapshots of a store share, bytes: those of a hundred thousand small files, or of 400 GiB of large ones. */
+export const SHARED_TABLES_BYTES_MAX = 16 * MiB;
+
 /** Chunks one read may wait for at once: a 32 MiB request of half-megabyte chunks, in two rounds. */
 export const CHUNKS_PER_READ_IN_FLIGHT_MAX = 32;
 

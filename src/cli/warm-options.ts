@@ -1,0 +1,23 @@
+/** `--no-warm`, and what it turns off. */
+import type { Log } from '../core/log.ts';
+import type { OpenStore } from '../exports/open-store.ts';
+import { WarmUps } from '../warmup/warm-ups.ts';
+
+export interface WarmArguments {
+  /** False with `--no-warm`. */
+  readonly warm: boolean;
+}
+
+export const warmOption = {
+  describe: 'Fetch in the background what PostgreSQL will ask for first, and what a profile has; --no-warm does not',
+  type: 'boolean',
+  default: true,
+} as const;
+
+/** Watches from here on what is opened of the store. To be closed before the store is. */
+export function startWarmUps(store: OpenStore, { isOn, log }: { readonly isOn: boolean; readonly log: Log }): WarmUps {
+  const { prefetcher, repository } = store;
+  const warmUps = new WarmUps({ prefetcher, cache: repository.cache, isOn, log });
+  store.watcher = warmUps;
+  return warmUps;
+}
