@@ -54,6 +54,8 @@ await withCleanup(async (cleanup) => {
     writeAll({ head, results, sizes });
   }
 });
+// What could not be taken down after a failure must not keep this process.
+process.exit(process.exitCode ?? 0);
 
 function writeAll(parts: ReportParts): void {
   console.log(renderReport(parts));
