@@ -94,7 +94,7 @@ async function mountKernelNbd(request: MountRequest): Promise<MountedDisk> {
     });
     return { method: 'nbd', device, mountPoint, pid };
   } catch (error) {
-    await finish(inside(['nbd-client', '-d', device]));
+    await finish(['nbd-client', '-d', device]);
     throw error;
   }
 }
@@ -195,7 +195,8 @@ export async function unmountDisk(
     await run(inside(words), { what: `Unmounting ${disk.mountPoint}` });
   }
   if (disk.method === 'nbd') {
-    await run(inside(['nbd-client', '-d', disk.device]), { what: `Detaching ${disk.device}` });
+    // From here: a network namespace has no netlink of nbd's, by which it is done.
+    await run(['nbd-client', '-d', disk.device], { what: `Detaching ${disk.device}` });
     await until(async () => !(await exists(`/sys/block/${basename(disk.device)}/pid`)), `${disk.device} to be free`);
     return;
   }
