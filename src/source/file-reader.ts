@@ -90,8 +90,8 @@ export class FileReader {
   }
 
   /** As `read`, without counting it as a client's. */
-  readUncounted(entry: number, offset: number, target: Uint8Array): Promise<void> {
-    return this.#read(entry, offset, target, {});
+  readUncounted(entry: number, offset: number, target: Uint8Array, options: StopOptions = {}): Promise<void> {
+    return this.#read(entry, offset, target, options);
   }
 
   async #read(entry: number, offset: number, target: Uint8Array, options: StopOptions): Promise<void> {

@@ -101,8 +101,8 @@ export class KlosetSource implements SnapshotSource {
   }
 
   /** As `read`, for what this program itself wants to know: it is not counted as a client's. */
-  readUncounted(entry: number, offset: number, target: Uint8Array): Promise<void> {
-    return this.#files.readUncounted(entry, offset, target);
+  readUncounted(entry: number, offset: number, target: Uint8Array, options?: StopOptions): Promise<void> {
+    return this.#files.readUncounted(entry, offset, target, options);
   }
 
   async prefetch(entry: number, { offset, length }: ByteRange, { signal }: StopOptions = {}): Promise<number> {

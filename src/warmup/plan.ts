@@ -23,8 +23,8 @@ export interface PlannedSource {
   readonly tree: SnapshotTree;
   /** The absolute path of the tree's root in the snapshot. */
   readonly root: string;
-  /** As ContentReader.read; for the few files that say what to read next. */
-  read(entry: number, offset: number, target: Uint8Array, options?: StopOptions): Promise<void>;
+  /** As ContentReader.read, not counted as a client's; for the few files that say what to read next. */
+  readUncounted(entry: number, offset: number, target: Uint8Array, options?: StopOptions): Promise<void>;
 }
 
 /** Bytes `from` up to `to` of a file; not empty. */
@@ -153,7 +153,7 @@ class DataDirectoryPlan {
   async #content(entry: number | undefined): Promise<Uint8Array | undefined> {
     if (entry === undefined || this.#tree.sizeBytes[entry]! > PARSED_FILE_BYTES_MAX) return undefined;
     const content = new Uint8Array(this.#tree.sizeBytes[entry]!);
-    await this.#source.read(entry, 0, content, this.#options);
+    await this.#source.readUncounted(entry, 0, content, this.#options);
     return content;
   }
 

@@ -45,13 +45,13 @@ const cluster: Files = {
 /** `PATH FROM-TO`, `PATH` for a whole file; contents are those that are given as such. */
 async function planned(files: Files, { root = '/' } = {}): Promise<string[]> {
   const tree = makeTree(treeOf(files));
-  const read = async (entry: number, offset: number, target: Uint8Array) => {
+  const readUncounted = async (entry: number, offset: number, target: Uint8Array) => {
     const content = files[entryPath(tree, entry).slice(1)];
     const isGiven = typeof content === 'string' || content instanceof Uint8Array;
     target.set(Buffer.from(isGiven ? content : new Uint8Array(target.length)).subarray(offset, target.length));
   };
   const found: string[] = [];
-  for await (const { entry, from, to } of planWarmUp({ tree, root, read })) {
+  for await (const { entry, from, to } of planWarmUp({ tree, root, readUncounted })) {
     const isWhole = from === 0 && to === tree.sizeBytes[entry];
     found.push(`${entryPath(tree, entry)}${isWhole ? '' : ` ${from}-${to}`}`);
   }
@@ -147,9 +147,9 @@ describe('a warm-up', () => {
 
   test('ends with the error of a file that says what to read next', async () => {
     const tree = makeTree(treeOf(cluster));
-    const read = () => Promise.reject(new CorruptStoreError('damaged'));
+    const readUncounted = () => Promise.reject(new CorruptStoreError('damaged'));
     const all = async () => {
-      for await (const _ of planWarmUp({ tree, root: '/', read }));
+      for await (const _ of planWarmUp({ tree, root: '/', readUncounted }));
     };
     await expect(all()).rejects.toThrow('damaged');
   });
