@@ -99,6 +99,7 @@ export class Transmission {
   };
   /** Stops what the device reads for a client that is gone. */
   readonly #stop = new AbortController();
+  readonly #whileConnected = { signal: this.#stop.signal };
 
   constructor(
     shared: TransmissionShared,
@@ -308,7 +309,7 @@ export class Transmission {
     const data = isRead ? flight.frame!.data(flight.length) : payload;
     let settled: Promise<void> | undefined;
     try {
-      if (!isRead || !this.#readNow(flight, data)) settled = perform(this.#device, flight, data, this.#stop);
+      if (!isRead || !this.#readNow(flight, data)) settled = perform(this.#device, flight, data, this.#whileConnected);
     } catch (error) {
       this.fail(flight, error);
       return;

@@ -5,7 +5,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { READ_AHEAD_READ_BYTES_MAX, READ_AHEAD_WINDOW_BYTES } from '../../src/kloset/fetch-limits.ts';
-import { startServer } from '../support/cli.ts';
+import { mustRun, startServer } from '../support/cli.ts';
 import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
 import { until } from '../support/nbd-fixture.ts';
 import { startPlakarServerDouble } from '../support/plakar-server-double.ts';
@@ -18,8 +18,11 @@ it.skipIf(need.missing)(need.title('kill -9 of a client ends the fetches that on
   const plakar = await startPlakarServerDouble(cleanup, albumStore);
   const listen = `unix:${join(temporaryFolder(cleanup), 'nbd.sock')}`;
   const args = ['latest', '--store', plakar.url, '--listen', listen, '--free', '16M', '--log-level', 'debug'];
+  // What is fetched before anybody asks is for whoever comes next: without room for it there is none.
+  args.push('--no-warm', '--cache-memory', '0');
   const server = await startServer(cleanup, args);
-  // Of chunks alone: metadata, and what is read ahead, is for whoever comes next.
+  // Metadata is for whoever comes next, too: a first client brings it.
+  await mustRun(commandPath('nbdcopy'), [server.uris[0]!, 'null:']);
   const held: ServerResponse[] = [];
   const hold = (request: IncomingMessage, response: ServerResponse): boolean => {
     const [, from = Number.NaN, to] = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? '') ?? [];
