@@ -1,15 +1,5 @@
-import { randomBytes } from 'node:crypto';
 import { assert } from '../core/errors.ts';
-import {
-  SALT_BYTES,
-  SEAL_MAGIC,
-  SEAL_VERSION,
-  type SealKeys,
-  SegmentCipher,
-  sealHeader,
-  sealPurpose,
-  TAG_BYTES,
-} from './sealed-format.ts';
+import { beginSeal, type SealKeys, sealHeader, TAG_BYTES } from './sealed-format.ts';
 
 /** Bytes of the sealed file that holds `plainBytes`. */
 export function sealedLength(plainBytes: number, segmentBytes: number): number {
@@ -21,14 +11,12 @@ export function sealedLength(plainBytes: number, segmentBytes: number): number {
 export function sealInto(
   into: Uint8Array,
   plain: Uint8Array,
-  { name, segmentBytes, keys }: { name: string; segmentBytes: number; keys: SealKeys },
+  seal: { name: string; segmentBytes: number; keys: SealKeys },
 ): void {
+  const { segmentBytes } = seal;
   assert(into.byteLength === sealedLength(plain.byteLength, segmentBytes), 'the buffer is as long as the sealed file');
-  const { protection } = keys;
-  const salt = randomBytes(SALT_BYTES);
-  const magic = Buffer.from(SEAL_MAGIC);
-  into.set(sealHeader.encode({ magic, version: SEAL_VERSION, protection, segmentBytes, salt }));
-  const cipher = new SegmentCipher(keys.derive(sealPurpose(name, segmentBytes, protection), salt), protection);
+  const { header, cipher } = beginSeal(seal);
+  into.set(header);
   let at = sealHeader.sizeBytes;
   for (let index = 0, start = 0; index === 0 || start < plain.byteLength; index++, start += segmentBytes) {
     const data = plain.subarray(start, start + segmentBytes);

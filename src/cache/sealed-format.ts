@@ -10,7 +10,7 @@
  * and whether it is the last, so that none can be moved, left out or cut off behind. Of plaintext stores the data stays
  * readable, as it is in the store: it is what is authenticated (GMAC), and nothing is encrypted.
  */
-import { createCipheriv, createDecipheriv, type KeyObject } from 'node:crypto';
+import { createCipheriv, createDecipheriv, type KeyObject, randomBytes } from 'node:crypto';
 import { bytes, struct, u32 } from '../core/struct.ts';
 import { CacheDamagedError } from './errors.ts';
 
@@ -85,4 +85,17 @@ function nonceOf(index: number, isLast: boolean): Uint8Array {
   view.setUint32(0, index, true);
   view.setUint32(8, isLast ? 1 : 0, true);
   return nonce;
+}
+
+/** A new sealed file's header, with a salt of its own, and what seals its segments. */
+export function beginSeal({ name, segmentBytes, keys }: { name: string; segmentBytes: number; keys: SealKeys }): {
+  header: Uint8Array;
+  cipher: SegmentCipher;
+} {
+  const { protection } = keys;
+  const salt = randomBytes(SALT_BYTES);
+  const magic = Buffer.from(SEAL_MAGIC);
+  const header = sealHeader.encode({ magic, version: SEAL_VERSION, protection, segmentBytes, salt });
+  const key = keys.derive(sealPurpose(name, segmentBytes, protection), salt);
+  return { header, cipher: new SegmentCipher(key, protection) };
 }

@@ -1,14 +1,5 @@
-import { randomBytes } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
-import {
-  SALT_BYTES,
-  SEAL_MAGIC,
-  SEAL_VERSION,
-  type SealKeys,
-  SegmentCipher,
-  sealHeader,
-  sealPurpose,
-} from './sealed-format.ts';
+import { beginSeal, type SealKeys, type SegmentCipher, sealHeader } from './sealed-format.ts';
 
 /** Writes a sealed file from beginning to end; the handle stays the caller's. Failures are Node's own errors. */
 export class SealedWriter {
@@ -28,14 +19,11 @@ export class SealedWriter {
   /** Begins a file: `name` is what it is opened by, wherever it lies. */
   static async create(
     file: FileHandle,
-    { name, segmentBytes, keys }: { name: string; segmentBytes: number; keys: SealKeys },
+    seal: { name: string; segmentBytes: number; keys: SealKeys },
   ): Promise<SealedWriter> {
-    const { protection } = keys;
-    const salt = randomBytes(SALT_BYTES);
-    const magic = Buffer.from(SEAL_MAGIC);
-    await writeFully(file, [sealHeader.encode({ magic, version: SEAL_VERSION, protection, segmentBytes, salt })], 0);
-    const key = keys.derive(sealPurpose(name, segmentBytes, protection), salt);
-    return new SealedWriter(file, new SegmentCipher(key, protection), segmentBytes);
+    const { header, cipher } = beginSeal(seal);
+    await writeFully(file, [header], 0);
+    return new SealedWriter(file, cipher, seal.segmentBytes);
   }
 
   /** Appends bytes; the buffer is the caller's again once this settles. */
