@@ -5,10 +5,10 @@
  */
 import { entryName, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import type { StopOptions } from '../core/stop.ts';
+import { parseFilenodeMap } from '../postgres/catalog/filenode-map.ts';
 import { entryAt, fileAt, findDataDirectories } from '../postgres/data-directories.ts';
 import { findPath } from '../source/find-child.ts';
 import { FORK_SUFFIXES, STARTUP_CATALOGS, TEMPLATE0_OID, TEMPLATE1_OID } from './catalogs.ts';
-import { parseFilenodeMap } from './filenode-map.ts';
 import {
   DATA_DIRECTORIES_MAX,
   FILE_BYTES_MAX,

@@ -1,4 +1,5 @@
 /** Data files of PostgreSQL's catalogs, written for tests: pages of rows with the header that a version gives them. */
+import { relationMap } from './postgres-tree.ts';
 
 export interface WrittenRow {
   readonly columns: Uint8Array;
@@ -57,13 +58,6 @@ export function u32Column(...values: readonly number[]): Buffer {
 
 /** pg_filenode.map. */
 export function filenodeMap(mappings: Readonly<Record<number, number>>): Buffer {
-  const file = Buffer.alloc(512);
-  const entries = Object.entries(mappings);
-  file.writeUInt32LE(0x592717, 0);
-  file.writeUInt32LE(entries.length, 4);
-  entries.forEach(([oid, filenode], index) => {
-    file.writeUInt32LE(Number(oid), 8 + 8 * index);
-    file.writeUInt32LE(filenode, 12 + 8 * index);
-  });
-  return file;
+  const pairs = Object.entries(mappings).map(([oid, file]) => [Number(oid), file] as const);
+  return Buffer.from(relationMap(pairs).buffer);
 }

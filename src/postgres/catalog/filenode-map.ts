@@ -1,25 +1,43 @@
 /**
- * `pg_filenode.map`: the files of catalogs that must be found before pg_class can be read, and of all shared ones. Source:
- * src/backend/utils/cache/relmapper.c. The checksum is not compared: what is read here has had its MAC compared.
+ * pg_filenode.map: the files of the catalogs that pg_class cannot say, since they are needed to read it. Source:
+ * relmapper.c, RelMapFile: magic, count, that many pairs of OID and file number in a table of fixed size, CRC-32C of all
+ * before it. In the byte order of the machine.
  */
-const RELMAPPER_FILEMAGIC = 0x592717;
+import { crc32c } from '../../core/crc32c.ts';
+
+const MAGIC = 0x592717;
 const HEADER_BYTES = 8;
-const MAPPING_BYTES = 8;
-/** Mappings that have place: 62, from version 16 on 64. */
-const MAPPINGS_MAX = 64;
+const PAIR_BYTES = 8;
+/** Pairs that the table has place for: up to PostgreSQL 15, and since. */
+const TABLE_PAIRS = [62, 64];
+const CRC_BYTES = 4;
 
 /** Bytes that are worth reading: the largest version's. */
-export const FILENODE_MAP_BYTES_MAX = HEADER_BYTES + MAPPINGS_MAX * MAPPING_BYTES;
+export const FILENODE_MAP_BYTES_MAX = HEADER_BYTES + Math.max(...TABLE_PAIRS) * PAIR_BYTES + CRC_BYTES;
 
-/** The number of a mapped relation's file, by its oid; empty for a file of another form. */
-export function readFilenodeMap(file: Uint8Array): Map<number, number> {
-  const found = new Map<number, number>();
-  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  if (file.byteLength < HEADER_BYTES || view.getUint32(0, true) !== RELMAPPER_FILEMAGIC) return found;
-  const fitting = Math.floor((file.byteLength - HEADER_BYTES) / MAPPING_BYTES);
-  const count = Math.min(view.getUint32(4, true), MAPPINGS_MAX, fitting);
-  for (let at = HEADER_BYTES; at < HEADER_BYTES + count * MAPPING_BYTES; at += MAPPING_BYTES) {
-    found.set(view.getUint32(at, true), view.getUint32(at + 4, true));
+/** OID of a catalog -> number of its file. Undefined for what is no such map, or a damaged one. */
+export function parseFilenodeMap(content: Uint8Array): Map<number, number> | undefined {
+  const view = new DataView(content.buffer, content.byteOffset, content.byteLength);
+  if (view.byteLength < HEADER_BYTES) return undefined;
+  const littleEndian = view.getUint32(0, true) === MAGIC;
+  if (!littleEndian && view.getUint32(0) !== MAGIC) return undefined;
+  const count = view.getUint32(4, littleEndian);
+  for (const pairs of TABLE_PAIRS) {
+    const coveredBytes = HEADER_BYTES + pairs * PAIR_BYTES;
+    if (count > pairs || view.byteLength < coveredBytes + CRC_BYTES) continue;
+    const crc = (crc32c(0xffffffff, content.subarray(0, coveredBytes)) ^ 0xffffffff) >>> 0;
+    if (crc !== view.getUint32(coveredBytes, littleEndian)) continue;
+    const map = new Map<number, number>();
+    for (let i = 0; i < count; i++) {
+      const at = HEADER_BYTES + i * PAIR_BYTES;
+      map.set(view.getUint32(at, littleEndian), view.getUint32(at + 4, littleEndian));
+    }
+    return map;
   }
-  return found;
+  return undefined;
+}
+
+/** As parseFilenodeMap; empty for what is no such map. */
+export function readFilenodeMap(content: Uint8Array): Map<number, number> {
+  return parseFilenodeMap(content) ?? new Map();
 }

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { parseFilenodeMap } from '../../../src/warmup/filenode-map.ts';
+import { parseFilenodeMap } from '../../../src/postgres/catalog/filenode-map.ts';
 import { relationMap } from '../../support/postgres-tree.ts';
 
 const pairs = [
