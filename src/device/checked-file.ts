@@ -49,12 +49,22 @@ export async function writeChecked(
   name: string,
   content: object,
 ): Promise<void> {
+  await replaceFile(fileSystem, directory, name, encode(content));
+}
+
+/** Makes or replaces a file of any content, which is there as a whole, or as it was, after any crash. One writer a file at a time. */
+export async function replaceFile(
+  fileSystem: OverlayFileSystem,
+  directory: string,
+  name: string,
+  bytes: Uint8Array,
+): Promise<void> {
   const temporary = join(directory, `${name}${UNFINISHED_SUFFIX}`);
   // What an interrupted attempt left is worth nothing.
   await fileSystem.remove(temporary).catch((error: unknown) => {
     if (errorCode(error) !== 'ENOENT') throw error;
   });
-  await writeWhole(fileSystem, temporary, content);
+  await writeWhole(fileSystem, temporary, bytes);
   await fileSystem.rename(temporary, join(directory, name));
   await fileSystem.syncDirectory(directory);
 }
@@ -67,7 +77,7 @@ export async function createChecked(
   content: object,
 ): Promise<boolean> {
   const temporary = join(directory, `${name}.${randomBytes(8).toString('hex')}${UNFINISHED_SUFFIX}`);
-  await writeWhole(fileSystem, temporary, content);
+  await writeWhole(fileSystem, temporary, encode(content));
   try {
     await fileSystem.link(temporary, join(directory, name));
     await fileSystem.syncDirectory(directory);
@@ -80,11 +90,15 @@ export async function createChecked(
   }
 }
 
-async function writeWhole(fileSystem: OverlayFileSystem, path: string, content: object): Promise<void> {
+function encode(content: object): Uint8Array {
   const plain = JSON.stringify(content);
+  return Buffer.from(`{"checksum":${crc32(plain)},"content":${plain}}\n`);
+}
+
+async function writeWhole(fileSystem: OverlayFileSystem, path: string, bytes: Uint8Array): Promise<void> {
   const file = await fileSystem.open(path, 'create');
   try {
-    await file.write([Buffer.from(`{"checksum":${crc32(plain)},"content":${plain}}\n`)], 0);
+    await file.write([bytes], 0);
     await file.sync();
   } finally {
     await file.close();

@@ -6,7 +6,7 @@ import { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
 import { type Log, silentLog } from '../core/log.ts';
 import { equalBytes } from '../core/mac.ts';
-import { UNFINISHED_SUFFIX } from '../device/checked-file.ts';
+import { replaceFile } from '../device/checked-file.ts';
 import { lockDirectory } from '../device/directory-lock.ts';
 import { errorCode, nodeFileSystem, type OverlayFileSystem } from '../device/file-system.ts';
 import type { ReplicaPlace } from '../kloset/blob-replica.ts';
@@ -121,20 +121,8 @@ export class HydrateDirectory implements ReplicaPlace {
     if ((await this.readConfig()) === undefined) await this.#createFile(CONFIG_NAME, config);
   }
 
-  /** There as a whole or not at all. Only the holder of the lock comes here. */
-  async #createFile(name: string, content: Uint8Array): Promise<void> {
-    const path = join(this.location, name);
-    await this.fileSystem.remove(path + UNFINISHED_SUFFIX).catch((error: unknown) => {
-      if (errorCode(error) !== 'ENOENT') throw error;
-    });
-    const file = await this.fileSystem.open(path + UNFINISHED_SUFFIX, 'create');
-    try {
-      await file.write([content], 0);
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await this.fileSystem.rename(path + UNFINISHED_SUFFIX, path);
-    await this.fileSystem.syncDirectory(this.location);
+  /** Only the holder of the lock comes here. */
+  #createFile(name: string, content: Uint8Array): Promise<void> {
+    return replaceFile(this.fileSystem, this.location, name, content);
   }
 }
