@@ -23,6 +23,7 @@ function build(): void {
   console.log('dist/ is older than src/: building');
   const tsc = join(root, 'node_modules/typescript/bin/tsc');
   const built = spawnSync(process.execPath, [tsc, '-p', 'tsconfig.json'], { cwd: root, encoding: 'utf8' });
+  spawnSync('npm', ['run', 'bundle'], { cwd: root, stdio: 'inherit' });
   // Types in error still give JavaScript: a run of a few tests while others are half written is worth its while.
   // `npm test` and `npm run check` do not get this far with them.
   if (built.status !== 0) console.error(`the build reports errors:\n${built.stdout}${built.stderr}`);

@@ -4,14 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
-import { fileURLToPath } from 'node:url';
-import { readSession } from './sessions.ts';
-import { takeDown } from './take-down.ts';
-
-const POLL_MS = 10;
+import { programFile } from '../core/program-file.ts';
 
 export interface Watcher {
   /** There is nothing left to take down. Resolves when the watcher has ended. */
@@ -20,7 +13,7 @@ export interface Watcher {
 
 /** `directory` is the session's. */
 export function startWatcher(directory: string): Watcher {
-  const child = spawn(process.execPath, [fileURLToPath(import.meta.url), directory], {
+  const child = spawn(process.execPath, [programFile('attach/watcher-process.js'), directory], {
     stdio: ['pipe', 'ignore', 'ignore'],
     // Ctrl-C, and whatever else ends a whole group, is not for it.
     detached: true,
@@ -36,20 +29,3 @@ export function startWatcher(directory: string): Watcher {
     },
   };
 }
-
-async function watch(directory: string): Promise<void> {
-  for await (const _ of process.stdin);
-  let session = await readSession(directory);
-  // Its pipe ends a moment before it does.
-  while (session?.isAlive) {
-    await sleep(POLL_MS);
-    session = await readSession(directory);
-  }
-  if (session === undefined) return;
-  const groups = session.record.memoryGroups;
-  // Its own group cannot be removed while it is in it.
-  if (groups !== undefined) await writeFile(join(dirname(groups), 'cgroup.procs'), String(process.pid));
-  await takeDown(directory, session.record);
-}
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) await watch(process.argv[2]!);

@@ -76,13 +76,18 @@ async function main(): Promise<void> {
     .version(packageVersion())
     .help()
     .alias('help', 'h')
-    .wrap(Math.min(120, process.stdout.columns ?? 120))
+    .wrap(asksForHelp() ? Math.min(120, process.stdout.columns ?? 120) : null)
     .epilogue('Exit codes: 0 done, 1 failed, 64 usage, 65 damaged data, 66 no such store, 77 passphrase, 78 version.')
     .fail((message, error) => {
       // yargs spreads some complaints over several lines.
       throw error ?? new UserError(`${message.replace(/\s+/g, ' ')} "kloset-nbd --help" shows how it is used.`);
     });
   await parser.parseAsync();
+}
+
+/** yargs renders a command's help whenever it runs one; unless somebody asks for it, it need not be laid out. */
+function asksForHelp(): boolean {
+  return process.argv.some((word) => word === '--help' || /^-[a-zA-Z]*h$/.test(word));
 }
 
 /** yargs makes an array of an option that is given twice; of those that take one value that would be none. */

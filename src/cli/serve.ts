@@ -10,8 +10,7 @@ import { StoreWatch } from '../exports/store-watch.ts';
 import { REFRESH_MS_DEFAULT } from '../kloset/fetch-limits.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { createLog } from '../observability/log.ts';
-import { makeRegistry } from '../observability/metrics.ts';
-import { MetricsServer } from '../observability/metrics-server.ts';
+import type { MetricsServer } from '../observability/metrics-server.ts';
 import { answerSupervisor, becomeWorker, passphraseFromSupervisor } from '../supervise/control.ts';
 import { supervise } from '../supervise/supervisor.ts';
 import { type Access, chooseAccess, openDoors, warnOfPlainDisks, workerAccess } from './access.ts';
@@ -155,6 +154,11 @@ async function serve(given: ServeArguments): Promise<void> {
 /** Rejects with UserError if the address of `--metrics` cannot be had. */
 async function serveMetrics(given: ServeArguments, parts: ServerParts, log: Log): Promise<MetricsServer | undefined> {
   if (given.metrics === undefined) return undefined;
+  // prom-client is loaded only where it is asked for: it takes a start some 60 ms.
+  const [{ makeRegistry }, { MetricsServer }] = await Promise.all([
+    import('../observability/metrics.ts'),
+    import('../observability/metrics-server.ts'),
+  ]);
   const health = () => parts.health.report();
   const registry = makeRegistry(serverMetrics(parts));
   const server = await MetricsServer.listen({ ...metricsOption(given.metrics), registry, health, log });

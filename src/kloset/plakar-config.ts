@@ -4,9 +4,9 @@
  * without a version, and the still older `plakar.yml`.
  */
 import { readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
 import { homedir } from 'node:os';
 import path from 'node:path';
-import { parse } from 'yaml';
 import { exitCodes, UserError } from '../core/errors.ts';
 import { PLAKAR_CONFIG_BYTES_MAX } from './fetch-limits.ts';
 import type { StoreOptionTexts } from './s3-location.ts';
@@ -26,6 +26,8 @@ export interface ResolvedStore {
   readonly passphrase?: string;
   readonly passphraseCommand?: string;
 }
+
+const require = createRequire(import.meta.url);
 
 const NO_STORES: PlakarStores = { stores: new Map(), defaultName: undefined };
 
@@ -117,6 +119,8 @@ export function parseOldFile(text: string): PlakarStores {
 
 /** Scalars stay the texts they are written as, as in plakar: `yes`, `1` and `0755` are no booleans and numbers here. */
 function parseYaml(text: string): unknown {
+  // Loaded only where there is a configuration: it takes a start some 40 ms.
+  const { parse } = require('yaml') as typeof import('yaml');
   return parse(text, { schema: 'failsafe', mapAsMap: true, logLevel: 'error' });
 }
 

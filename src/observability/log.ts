@@ -1,5 +1,5 @@
+import { createRequire } from 'node:module';
 import pino from 'pino';
-import pretty from 'pino-pretty';
 import type { Log } from '../core/log.ts';
 
 export const logLevels = ['debug', 'info', 'warn', 'error', 'silent'] as const;
@@ -10,9 +10,12 @@ export type LogLevel = (typeof logLevels)[number];
  * the last line before an exit is not lost.
  */
 export function createLog(level: LogLevel): Log {
-  const standardError = { dest: 2, sync: true };
-  const target = process.stderr.isTTY
-    ? pretty({ destination: 2, sync: true, ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l', singleLine: true })
-    : pino.destination(standardError);
+  const target = process.stderr.isTTY ? terminal() : pino.destination({ dest: 2, sync: true });
   return pino({ level, base: null, serializers: { err: pino.stdSerializers.errWithCause } }, target);
+}
+
+/** Loaded only where somebody looks: it takes a start some 40 ms. */
+function terminal(): pino.DestinationStream {
+  const pretty = createRequire(import.meta.url)('pino-pretty') as typeof import('pino-pretty');
+  return pretty({ destination: 2, sync: true, ignore: 'pid,hostname', translateTime: 'HH:MM:ss.l', singleLine: true });
 }

@@ -2,8 +2,8 @@ import { Worker } from 'node:worker_threads';
 import type { ChunkWriter } from '../cache/chunk-disk.ts';
 import type { ChunkWritten } from '../cache/chunk-files.ts';
 import type { ChunkFile, ChunkFileSettings } from '../cache/chunk-names.ts';
+import { programFile } from '../core/program-file.ts';
 import { YOUNG_GENERATION_MB } from './pool.ts';
-import { workerFile } from './worker-file.ts';
 
 /** What the thread is asked, and what it answers. Shared memory is not copied. */
 export interface WriteTask {
@@ -52,7 +52,7 @@ export class ThreadedChunkWriter implements ChunkWriter {
   }
 
   #start(): Worker {
-    const thread = new Worker(workerFile('cache-writer-thread'), {
+    const thread = new Worker(programFile('workers/cache-writer-thread.js'), {
       workerData: this.#settings,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
     });

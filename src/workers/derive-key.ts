@@ -2,8 +2,8 @@ import type { KeyObject } from 'node:crypto';
 import { Piscina } from 'piscina';
 import { exitCodes, UserError } from '../core/errors.ts';
 import { type Outcome, resultOf } from '../core/outcome.ts';
+import { programFile } from '../core/program-file.ts';
 import { derivationBlocksThread, deriveKey, type KdfParameters } from '../kloset/codec/key-derivation.ts';
-import { workerFile } from './worker-file.ts';
 
 /** What the worker is asked; it answers with the key. */
 export interface DeriveTask {
@@ -18,7 +18,7 @@ export interface DeriveTask {
 export async function deriveKeyInThread(passphrase: Uint8Array, parameters: KdfParameters): Promise<KeyObject> {
   if (!derivationBlocksThread(parameters)) return deriveKey(passphrase, parameters);
   const pool = new Piscina<DeriveTask, Outcome<KeyObject>>({
-    filename: workerFile('key-worker'),
+    filename: programFile('workers/key-worker.js'),
     minThreads: 1,
     maxThreads: 1,
   });

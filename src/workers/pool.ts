@@ -5,12 +5,12 @@ import type { Decoder, ExpectedChunk } from '../core/decoder.ts';
 import { StoreUnavailableError } from '../core/errors.ts';
 import { INLINE_DECODE_BYTES_MAX } from '../core/limits.ts';
 import { type Outcome, resultOf } from '../core/outcome.ts';
+import { programFile } from '../core/program-file.ts';
 import { SharedBuffers } from '../core/shared-buffers.ts';
 import { type Codec, type CodecParameters, createCodec } from '../kloset/codec/codec.ts';
 import { decodeChecked, requireMac } from './check-chunk.ts';
 import type { ChunkTask } from './message.ts';
 import { queued, WantedFirstQueue } from './wanted-first-queue.ts';
-import { workerFile } from './worker-file.ts';
 
 /**
  * Of a thread's heap, MiB: as small as it is, the thread soon collects what refers to the shared memory of earlier tasks,
@@ -47,7 +47,7 @@ export class PooledDecoder implements Decoder {
     // First: if it fails here it fails in the threads, and no pool is left behind.
     const codec = await createCodec(parameters);
     const pool = new Piscina<ChunkTask, Outcome<void>>({
-      filename: workerFile('codec-worker'),
+      filename: programFile('workers/codec-worker.js'),
       workerData: parameters,
       minThreads: threads,
       maxThreads: threads,

@@ -1,6 +1,6 @@
 /** Hashes and MACs of a store (kloset-format.md 4): BLAKE3 or SHA-256, always 256 bits. */
 import { createHash, createHmac, type KeyObject } from 'node:crypto';
-import { createBLAKE3 } from 'hash-wasm';
+import type { IHasher } from 'hash-wasm';
 import { assert, UnsupportedError } from '../../core/errors.ts';
 import { MAC_BYTES } from '../../core/mac.ts';
 import { createKernels, type Kernels } from './kernels.ts';
@@ -33,7 +33,7 @@ export async function createRunningMac(algorithm: HashAlgorithm, key: KeyObject)
     const hmac = createHmac('sha256', key);
     return { update: (part) => void hmac.update(part), digest: () => new Uint8Array(hmac.digest()) };
   }
-  const hasher = (await createBLAKE3(8 * MAC_BYTES, key.export())).init();
+  const hasher = (await createHasher(key.export())).init();
   return { update: (part) => void hasher.update(part), digest: () => hasher.digest('binary') };
 }
 
@@ -44,8 +44,14 @@ export async function createBlake3(kernels: Kernels, key?: KeyObject): Promise<H
   const own = kernels.blake3;
   if (own !== undefined) return (data) => own(data, keyBytes);
   // One hasher is one WebAssembly instance: making it costs more than hashing 100 KiB, so it is used again and again.
-  const hasher = await createBLAKE3(8 * MAC_BYTES, keyBytes);
+  const hasher = await createHasher(keyBytes);
   return (data) => hasher.init().update(data).digest('binary');
+}
+
+/** The library's BLAKE3: loaded when it is needed, which few runs do. */
+async function createHasher(key: Uint8Array | undefined): Promise<IHasher> {
+  const { createBLAKE3 } = await import('hash-wasm');
+  return createBLAKE3(8 * MAC_BYTES, key);
 }
 
 /** H(x) of the store's algorithm, without a key. */

@@ -4,7 +4,6 @@
  */
 import crypto, { createSecretKey, type KeyObject } from 'node:crypto';
 import { promisify } from 'node:util';
-import { argon2id } from 'hash-wasm';
 import { CorruptStoreError, exitCodes, UnsupportedError, UserError } from '../../core/errors.ts';
 import { GiB, KiB, MiB } from '../../core/units.ts';
 import { createDecryptor, type EncryptionParameters } from './encryption.ts';
@@ -136,6 +135,8 @@ async function deriveArgon2id(
     const cost = { parallelism: threads, tagLength: KEY_BYTES, memory: memoryKiB, passes: time };
     return promisify(nativeArgon2)('argon2id', { message: passphrase, nonce: salt, ...cost });
   }
+  // Loaded here, since every thread that decodes has this module and none of them derives a key.
+  const { argon2id } = await import('hash-wasm');
   const cost = { parallelism: threads, hashLength: KEY_BYTES, memorySize: memoryKiB, iterations: time };
   try {
     return await argon2id({ password: passphrase, salt, ...cost, outputType: 'binary' });

@@ -4,9 +4,9 @@ import { mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
-import { fileURLToPath } from 'node:url';
 import { exitCodes, UserError } from '../../core/errors.ts';
 import { type Log, silentLog } from '../../core/log.ts';
+import { programFile } from '../../core/program-file.ts';
 import { allowanceAdvice, chooseIsolation, type Isolation, isOnPath, openLoopback, TETHER } from './isolation.ts';
 import { RESTART_MS_FIRST, RESTART_MS_MAX, STOP_MS_MAX } from './limits.ts';
 import type { RelayEvent, RelayOrders } from './messages.ts';
@@ -121,7 +121,8 @@ export class PlakarServer {
     };
     // plakar's server passes stored bytes through: it needs no passphrase, and gets none.
     const { PLAKAR_PASSPHRASE: _passphrase, ...environment } = process.env;
-    const relay = startChild([...enter, process.execPath, relayFile(), JSON.stringify(orders)], environment);
+    const relayFile = programFile('kloset/plakar-server/relay.js');
+    const relay = startChild([...enter, process.execPath, relayFile, JSON.stringify(orders)], environment);
     let complaints = '';
     relay.stderr?.on('data', (piece: Buffer) => {
       complaints = (complaints + piece.toString()).slice(-1000);
@@ -202,12 +203,6 @@ async function stopChild(child: ChildProcess | undefined): Promise<void> {
   const timer = setTimeout(() => child.kill('SIGKILL'), STOP_MS_MAX);
   await ended;
   clearTimeout(timer);
-}
-
-/** The relay runs in a process of its own: JavaScript, from the last build where the sources themselves are run. */
-function relayFile(): string {
-  const folder = import.meta.url.endsWith('.ts') ? '../../../dist/kloset/plakar-server/' : './';
-  return fileURLToPath(new URL(`${folder}relay.js`, import.meta.url));
 }
 
 /** plakar puts the reason behind its name, and advice after that. */
