@@ -1,4 +1,5 @@
 import { utimes } from 'node:fs/promises';
+import { copyBytes } from '../core/copy-bytes.ts';
 import type { CacheCounters } from '../core/counters.ts';
 import type { Log } from '../core/log.ts';
 import { makeOwnDirectory, openIfThere, removeIfThere, systemReason } from './cache-directory.ts';
@@ -90,10 +91,9 @@ export class ChunkDisk {
     return this.#read(chunk, index * CHUNK_SEGMENT_BYTES, target);
   }
 
-  /** The whole chunk, a buffer of its own; undefined if it is not there. */
-  async readChunk(chunk: ChunkId): Promise<Uint8Array | undefined> {
-    const target = new Uint8Array(chunk.lengthBytes);
-    return (await this.#read(chunk, 0, target)) ? target : undefined;
+  /** Fills `target` with the whole chunk; false if it is not there. */
+  readChunk(chunk: ChunkId, target: Uint8Array): Promise<boolean> {
+    return this.#read(chunk, 0, target);
   }
 
   /** Whether the chunk is there or will be in a moment; then it counts as used now. */
@@ -151,7 +151,7 @@ export class ChunkDisk {
     const file = this.#names.fileOf(chunk);
     const pending = this.#pending.get(file.path);
     if (pending !== undefined) {
-      target.set(pending.plain.subarray(offset, offset + target.byteLength));
+      copyBytes(pending.plain.subarray(offset, offset + target.byteLength), target);
       return true;
     }
     try {
@@ -174,9 +174,9 @@ export class ChunkDisk {
   async #open({ path, sealName }: ChunkFile, plainBytes: number): Promise<SealedReader | undefined> {
     const handle = await openIfThere(path);
     if (handle === undefined) return undefined;
-    const reader = await SealedReader.open(handle, { name: sealName, keys: this.#names.seal, plainBytes });
     void utimesNow(path);
-    return reader;
+    const sizes = { plainBytes, segmentBytes: CHUNK_SEGMENT_BYTES };
+    return SealedReader.openKnown(handle, { name: sealName, keys: this.#names.seal, ...sizes });
   }
 
   /** A damaged file goes; one that cannot be opened for other reasons (too many open files) stays. */

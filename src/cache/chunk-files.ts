@@ -3,12 +3,15 @@
  * own. Any number of processes may use one directory: files are renamed to their names when they are complete, and
  * what there is is counted again before anything is evicted.
  *
- * Nothing is synced: after a crash a file may hold anything, and is then not what was sealed.
+ * Nothing is synced: after a crash a file may hold anything, and is then not what was sealed. Files are written past the
+ * kernel's page cache (O_DIRECT) where the file system can: what is written once and read much later would take more of
+ * the processor than sealing it does, and push out pages that are needed.
  */
 import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   constants,
+  ftruncateSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -20,6 +23,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import { AlignedBuffer } from '../core/aligned-buffer.ts';
 import { TEMPORARY_PREFIX } from './cache-directory.ts';
 import { type ChunkFile, type ChunkFileSettings, ChunkNames } from './chunk-names.ts';
 import {
@@ -43,7 +47,8 @@ export class ChunkFiles {
   readonly #directory: string;
   readonly #bytesMax: number;
   readonly #names: ChunkNames;
-  #buffer = new Uint8Array(0);
+  readonly #buffer = new AlignedBuffer();
+  #isDirect = constants.O_DIRECT !== undefined;
   /** All files as counted last, and what was written since; undefined before they were counted. */
   #bytes: number | undefined;
   #bytesSinceCount = 0;
@@ -61,14 +66,26 @@ export class ChunkFiles {
     const cost = chunkFileCost(length);
     const filesEvicted = this.#makeRoom(cost);
     if (filesEvicted === undefined) return { outcome: 'refused', bytesWritten: 0, filesEvicted: 0 };
-    if (this.#buffer.byteLength < length) this.#buffer = new Uint8Array(length);
-    const sealed = this.#buffer.subarray(0, length);
+    const buffer = this.#buffer.take(length);
+    const sealed = buffer.subarray(0, length);
     sealInto(sealed, plain, { name: file.sealName, segmentBytes: CHUNK_SEGMENT_BYTES, keys: this.#names.seal });
     mkdirSync(file.directory, { recursive: true, mode: 0o700 });
-    writeWhole(file, sealed);
+    if (!this.#writeDirect(file, buffer, length)) writeWhole(file, sealed, {});
     this.#bytes! += cost;
     this.#bytesSinceCount += cost;
     return { outcome: 'written', bytesWritten: length, filesEvicted };
+  }
+
+  /** False where the file system cannot. */
+  #writeDirect(file: ChunkFile, buffer: Uint8Array, length: number): boolean {
+    if (!this.#isDirect) return false;
+    try {
+      writeWhole(file, buffer, { length, flags: constants.O_DIRECT });
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+      this.#isDirect = false;
+    }
+    return this.#isDirect;
   }
 
   /** Evicts until `cost` more bytes fit; undefined if they cannot. Otherwise the number of files evicted. */
@@ -148,13 +165,19 @@ function freeBytes(directory: string): number {
   return bavail * bsize - Math.min(DISK_FREE_BYTES_MIN, Math.floor((blocks * bsize) / 20));
 }
 
-function writeWhole({ directory, path }: ChunkFile, sealed: Uint8Array): void {
+/** Writes all of `bytes`, of which the file keeps the first `length`. */
+function writeWhole(
+  { directory, path }: ChunkFile,
+  bytes: Uint8Array,
+  { length = bytes.byteLength, flags: more = 0 }: { length?: number; flags?: number },
+): void {
   const temporary = join(directory, `${TEMPORARY_PREFIX}${process.pid}-${randomBytes(8).toString('hex')}`);
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW | more;
   const descriptor = openSync(temporary, flags, 0o600);
   try {
     try {
-      for (let done = 0; done < sealed.byteLength; ) done += writeSync(descriptor, sealed, done);
+      for (let done = 0; done < bytes.byteLength; ) done += writeSync(descriptor, bytes, done);
+      if (length < bytes.byteLength) ftruncateSync(descriptor, length);
     } finally {
       closeSync(descriptor);
     }

@@ -1,8 +1,10 @@
 /** Cached chunks: where they lie, what they are called, and the keys they are sealed with. */
 import { createHmac, type KeyObject } from 'node:crypto';
 import { join } from 'node:path';
+import { LRUCache } from 'lru-cache';
 import { deriveFileKey } from '../core/derived-key.ts';
 import { toHex } from '../core/mac.ts';
+import { RECENT_NAMES_MAX } from './limits.ts';
 import { protections, type SealKeys } from './sealed-format.ts';
 
 /** All that reading and writing a store's chunks takes. It can cross to another thread. */
@@ -38,6 +40,8 @@ export class ChunkNames {
   readonly seal: SealKeys;
   readonly #directory: string;
   readonly #names: KeyObject;
+  /** By name: a chunk is looked for several times while it comes in, and a keyed hash takes as long as copying it. */
+  readonly #recent = new LRUCache<string, ChunkFile>({ max: RECENT_NAMES_MAX });
 
   constructor({ directory, key, isEncrypted }: ChunkFileSettings) {
     this.#directory = directory;
@@ -51,6 +55,14 @@ export class ChunkNames {
 
   fileOf({ mac, lengthBytes }: ChunkId): ChunkFile {
     const sealName = `chunk ${toHex(mac)} ${lengthBytes}`;
+    const known = this.#recent.get(sealName);
+    if (known !== undefined) return known;
+    const file = this.#makeFile(sealName);
+    this.#recent.set(sealName, file);
+    return file;
+  }
+
+  #makeFile(sealName: string): ChunkFile {
     const hidden = createHmac('sha256', this.#names).update(sealName).digest('hex');
     const directory = join(this.#directory, hidden.slice(0, 2));
     return { directory, path: join(directory, hidden.slice(2, 40)), sealName };

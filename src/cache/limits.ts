@@ -34,6 +34,9 @@ export const DISK_FREE_BYTES_MIN = 1 * GiB;
 /** Cached chunks open at once, descriptors: reads that hit one need not open it. */
 export const OPEN_CHUNK_FILES_MAX = 128;
 
+/** Names of cached chunks that are not computed anew, some 300 bytes each: those that are coming in. */
+export const RECENT_NAMES_MAX = 256;
+
 /** Age from which on a use is written to a cached chunk again, milliseconds: fresh enough to evict by, and no cost. */
 export const USE_RECORD_AGE_MS = 60_000;
 

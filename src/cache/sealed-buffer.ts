@@ -1,3 +1,4 @@
+import { copyBytes } from '../core/copy-bytes.ts';
 import { assert } from '../core/errors.ts';
 import { beginSeal, type SealKeys, sealHeader, TAG_BYTES } from './sealed-format.ts';
 
@@ -21,7 +22,7 @@ export function sealInto(
   for (let index = 0, start = 0; index === 0 || start < plain.byteLength; index++, start += segmentBytes) {
     const data = plain.subarray(start, start + segmentBytes);
     const { stored, tag } = cipher.seal(data, index, start + segmentBytes >= plain.byteLength);
-    into.set(stored, at);
+    copyBytes(stored, into, at);
     into.set(tag, at + stored.byteLength);
     at += stored.byteLength + tag.byteLength;
   }

@@ -14,6 +14,12 @@ import {
   TAG_BYTES,
 } from './sealed-format.ts';
 
+/** What a file was sealed as. */
+interface SealedFile {
+  readonly name: string;
+  readonly keys: SealKeys;
+}
+
 /** Reads a sealed file in any order. Every method rejects with CacheDamagedError where the file is not what was written. */
 export class SealedReader {
   /** Bytes that were written to it. */
@@ -21,48 +27,52 @@ export class SealedReader {
   readonly segmentBytes: number;
   readonly segmentCount: number;
   readonly #file: FileHandle;
-  readonly #cipher: SegmentCipher;
+  readonly #cipher: Promise<SegmentCipher>;
 
   private constructor(
     file: FileHandle,
-    cipher: SegmentCipher,
-    sizes: { plainBytes: number; segmentBytes: number; segmentCount: number },
+    cipher: Promise<SegmentCipher>,
+    { plainBytes, segmentBytes }: { plainBytes: number; segmentBytes: number },
   ) {
     this.#file = file;
     this.#cipher = cipher;
-    this.plainBytes = sizes.plainBytes;
-    this.segmentBytes = sizes.segmentBytes;
-    this.segmentCount = sizes.segmentCount;
+    this.plainBytes = plainBytes;
+    this.segmentBytes = segmentBytes;
+    this.segmentCount = Math.max(1, Math.ceil(plainBytes / segmentBytes));
   }
 
-  /**
-   * Takes `file` over, also where it rejects. The last segment is checked now: a file that was cut off has none. Whoever knows
-   * how many bytes were written says so, and need not wait for that.
-   */
-  static async open(
-    file: FileHandle,
-    { name, keys, plainBytes: expectedBytes }: { name: string; keys: SealKeys; plainBytes?: number },
-  ): Promise<SealedReader> {
+  /** Takes `file` over, also where it rejects. The last segment is checked now: a file that was cut off has none. */
+  static async open(file: FileHandle, seal: SealedFile): Promise<SealedReader> {
     try {
-      const header = await readHeader(file);
-      const { segmentBytes, protection, salt } = header;
-      if (protection !== keys.protection || segmentBytes === 0 || segmentBytes > SEGMENT_BYTES_MAX) {
-        throw new CacheDamagedError('its header is not what was written');
-      }
+      const { segmentBytes, cipher } = await readHeader(file, seal);
       const bodyBytes = (await file.stat()).size - sealHeader.sizeBytes;
       const segmentCount = Math.max(1, Math.ceil(bodyBytes / (segmentBytes + TAG_BYTES)));
       const plainBytes = bodyBytes - segmentCount * TAG_BYTES;
       if (plainBytes < (segmentCount - 1) * segmentBytes) throw new CacheDamagedError('it is cut short');
-      const key = keys.derive(sealPurpose(name, segmentBytes, protection), salt);
-      const cipher = new SegmentCipher(key, protection);
-      const reader = new SealedReader(file, cipher, { plainBytes, segmentBytes, segmentCount });
-      if (expectedBytes === undefined) await reader.readSegment(segmentCount - 1);
-      else if (plainBytes !== expectedBytes) throw new CacheDamagedError('it has another length');
+      const reader = new SealedReader(file, Promise.resolve(cipher), { plainBytes, segmentBytes });
+      await reader.readSegment(segmentCount - 1);
       return reader;
     } catch (error) {
       await file.close();
       throw asDamage(error);
     }
+  }
+
+  /**
+   * As `open`, of a file whose sizes are known: nothing is waited for, since segments can be read beside the header. What
+   * is not as it was written is found by the first read.
+   */
+  static openKnown(
+    file: FileHandle,
+    { plainBytes, segmentBytes, ...seal }: SealedFile & { plainBytes: number; segmentBytes: number },
+  ): SealedReader {
+    const cipher = readHeader(file, seal).then((header) => {
+      if (header.segmentBytes !== segmentBytes) throw new CacheDamagedError('its segments have another length');
+      return header.cipher;
+    });
+    // Each read rejects with it; there may be none.
+    cipher.catch(() => undefined);
+    return new SealedReader(file, cipher, { plainBytes, segmentBytes });
   }
 
   /** The data of one segment: a fresh buffer. */
@@ -98,31 +108,44 @@ export class SealedReader {
     return Math.min(this.segmentBytes, this.plainBytes - index * this.segmentBytes);
   }
 
+  async #readStored(index: number, [data, tag]: [data: Uint8Array, tag: Uint8Array]): Promise<void> {
+    const position = sealHeader.sizeBytes + index * (this.segmentBytes + TAG_BYTES);
+    const { bytesRead } = await this.#file.readv([data, tag], position);
+    if (bytesRead === data.byteLength + TAG_BYTES) return;
+    await readFully(this.#file, data, position);
+    await readFully(this.#file, tag, position + data.byteLength);
+  }
+
   async #segmentInto(index: number, target: Uint8Array): Promise<void> {
     const tag = new Uint8Array(TAG_BYTES);
-    const position = sealHeader.sizeBytes + index * (this.segmentBytes + TAG_BYTES);
     try {
-      const { bytesRead } = await this.#file.readv([target, tag], position);
-      if (bytesRead < target.byteLength + TAG_BYTES) {
-        await readFully(this.#file, target, position);
-        await readFully(this.#file, tag, position + target.byteLength);
-      }
+      await this.#readStored(index, [target, tag]);
     } catch (error) {
       throw asDamage(error);
     }
-    const data = this.#cipher.open(target, tag, index, index === this.segmentCount - 1);
+    const cipher = await this.#cipher;
+    const data = cipher.open(target, tag, index, index === this.segmentCount - 1);
     if (data !== target) target.set(data);
   }
 }
 
-async function readHeader(file: FileHandle) {
+/** The header, and what it makes of the file's name and keys. */
+async function readHeader(
+  file: FileHandle,
+  { name, keys }: SealedFile,
+): Promise<{ segmentBytes: number; cipher: SegmentCipher }> {
   const encoded = new Uint8Array(sealHeader.sizeBytes);
   await readFully(file, encoded, 0);
   const header = sealHeader.read(encoded);
   if (!equalBytes(header.magic, Buffer.from(SEAL_MAGIC)) || header.version !== SEAL_VERSION) {
     throw new CacheDamagedError('it is no sealed file of this version');
   }
-  return header;
+  const { segmentBytes, protection, salt } = header;
+  if (protection !== keys.protection || segmentBytes === 0 || segmentBytes > SEGMENT_BYTES_MAX) {
+    throw new CacheDamagedError('its header is not what was written');
+  }
+  const key = keys.derive(sealPurpose(name, segmentBytes, protection), salt);
+  return { segmentBytes, cipher: new SegmentCipher(key, protection) };
 }
 
 async function readFully(file: FileHandle, target: Uint8Array, position: number): Promise<void> {

@@ -1,10 +1,13 @@
+import { setImmediate } from 'node:timers/promises';
 import type { ChunkDisk } from '../cache/chunk-disk.ts';
 import { USE_RECORD_AGE_MS } from '../cache/limits.ts';
 import { type ChunkOptions, type ChunkRef, type ChunkStore, type FetchPurpose, isGuess } from '../core/chunk-store.ts';
 import { mapConcurrently } from '../core/concurrency.ts';
+import { copyBytes } from '../core/copy-bytes.ts';
 import { type CacheCounters, newCacheCounters } from '../core/counters.ts';
 import { CorruptStoreError } from '../core/errors.ts';
 import { toHex } from '../core/mac.ts';
+import { SharedBuffers } from '../core/shared-buffers.ts';
 import { orStopped, StoppedError } from '../core/stop.ts';
 import { SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX, UNWRITTEN_CHUNKS_MAX } from './limits.ts';
 import { SegmentMemory } from './segment-memory.ts';
@@ -20,8 +23,10 @@ interface Fetch {
   /** Once it has come, and until its memory is given back. */
   plain: Uint8Array | undefined;
   readonly found: { onDisk: boolean };
-  /** It is being written to disk. */
-  isWriting: boolean;
+  /** What was read of it before it is kept: memory is told then. */
+  readonly reads: { readonly offset: number; readonly length: number }[];
+  /** What its memory is still needed for, besides readers: it is to be kept, or is being written to disk. */
+  uses: number;
   /** Somebody has the bytes for good. */
   isShared: boolean;
 }
@@ -50,6 +55,8 @@ export class ChunkCache implements ChunkStore {
   readonly #inFlight = new Map<string, Fetch>();
   /** Fetched, and not yet on disk since that was busy. */
   readonly #unwritten = new Map<string, ChunkRef>();
+  /** Of chunks that are written later, or were read from disk. */
+  readonly #buffers = new SharedBuffers();
   readonly #segmentReads = new Map<string, SegmentRead>();
   /** All that has not settled, abandoned ones too. */
   readonly #underWay = new Set<Promise<unknown>>();
@@ -77,7 +84,7 @@ export class ChunkCache implements ChunkStore {
     }
     return this.#join(key, chunk, options, (plain, fetch) => {
       fetch.isShared = true;
-      this.#memory.countRead(key, 0, plain.byteLength);
+      this.#countRead(key, fetch, 0, plain.byteLength);
       return plain;
     });
   }
@@ -93,12 +100,12 @@ export class ChunkCache implements ChunkStore {
       // Somebody else may have fetched it meanwhile.
       if (this.#readNow(chunk, key, offset, target)) return;
     }
-    const copy = (plain: Uint8Array) => {
+    const copy = (plain: Uint8Array, fetch: Fetch) => {
       if (plain.byteLength !== chunk.lengthBytes) {
         throw new CorruptStoreError(`it has ${plain.byteLength} bytes instead of ${chunk.lengthBytes}`);
       }
-      target.set(plain.subarray(offset, end));
-      this.#memory.countRead(key, offset, target.byteLength);
+      copyBytes(plain.subarray(offset, end), target);
+      this.#countRead(key, fetch, offset, target.byteLength);
     };
     await this.#join(key, chunk, { ...options, missedAt }, copy);
   }
@@ -128,12 +135,25 @@ export class ChunkCache implements ChunkStore {
         this.#disk.recordUse(chunk);
       }
     } else {
-      const pending = this.#disk?.pending(chunk);
-      if (pending === undefined) return false;
-      target.set(pending.subarray(offset, offset + target.byteLength));
+      const arrived = this.#arrived(key, chunk);
+      const plain = arrived?.plain ?? this.#disk?.pending(chunk);
+      if (plain === undefined) return false;
+      copyBytes(plain.subarray(offset, offset + target.byteLength), target);
+      if (arrived !== undefined) this.#countRead(key, arrived, offset, target.byteLength);
     }
     this.counters.hits++;
     return true;
+  }
+
+  /** A chunk that has come and is about to be kept. */
+  #arrived(key: string, { lengthBytes }: ChunkRef): Fetch | undefined {
+    const fetch = this.#inFlight.get(key);
+    return fetch?.plain?.byteLength === lengthBytes ? fetch : undefined;
+  }
+
+  #countRead(key: string, fetch: Fetch, offset: number, length: number): void {
+    if (this.#inFlight.get(key) === fetch) fetch.reads.push({ offset, length });
+    else this.#memory.countRead(key, offset, length);
   }
 
   /** False if a segment is not there: then all of the chunk is to be fetched. */
@@ -154,7 +174,7 @@ export class ChunkCache implements ChunkStore {
       const part = target.subarray(from - offset, start + SEGMENT_BYTES - offset);
       if (this.#memory.read(key, from, part)) return;
       const copy = (bytes: Uint8Array) => {
-        part.set(bytes.subarray(from - start, from - start + part.byteLength));
+        copyBytes(bytes.subarray(from - start, from - start + part.byteLength), part);
         return part.byteLength;
       };
       if (!(await this.#joinSegment(disk, chunk, { key, index, signal }, copy))) isWhole = false;
@@ -219,7 +239,7 @@ export class ChunkCache implements ChunkStore {
       return use(await orStopped(fetch.content, options.signal), fetch);
     } finally {
       if (--fetch.waiting === 0) {
-        this.#abandon(key, fetch);
+        if (fetch.plain === undefined) this.#abandon(key, fetch);
         this.#giveBackUnused(fetch);
       }
     }
@@ -237,18 +257,22 @@ export class ChunkCache implements ChunkStore {
       waiting: 0,
       plain: undefined,
       found,
-      isWriting: false,
+      reads: [],
+      uses: 1,
       isShared: false,
     };
     this.#inFlight.set(key, fetch);
     const forget = () => {
       if (this.#inFlight.get(key) === fetch) this.#inFlight.delete(key);
     };
-    const arrived = content.then((plain) => {
+    const arrived = content.then(async (plain) => {
       fetch.plain = plain;
+      // Whoever waits has its bytes first: to copy all of the chunk takes as long as decoding a part of it.
+      await setImmediate();
       // One of another length is for nobody, whoever asks; it fails where it is used.
       if (plain.byteLength === chunk.lengthBytes) this.#keep(key, chunk, fetch);
       forget();
+      fetch.uses--;
       this.#giveBackUnused(fetch);
     }, forget);
     this.#track(arrived);
@@ -262,13 +286,15 @@ export class ChunkCache implements ChunkStore {
   ): Promise<Uint8Array> {
     // Looked for again if anything was written since: it may have come and gone from memory in between.
     if (this.#disk !== undefined && missedAt !== this.#disk.generation) {
-      const plain = await this.#disk.readChunk(chunk);
-      options.signal.throwIfAborted();
-      if (plain !== undefined) {
+      const plain = this.#buffers.take(chunk.lengthBytes);
+      const isThere = await this.#disk.readChunk(chunk, plain);
+      if (isThere && !options.signal.aborted) {
         this.counters.diskHits++;
         found.onDisk = true;
         return plain;
       }
+      this.#buffers.give(plain);
+      options.signal.throwIfAborted();
     }
     this.counters.misses++;
     return this.#upstream.get(chunk, options);
@@ -277,14 +303,15 @@ export class ChunkCache implements ChunkStore {
   #keep(key: string, chunk: ChunkRef, fetch: Fetch): void {
     const plain = fetch.plain!;
     this.#memory.insertChunk(key, plain);
+    for (const { offset, length } of fetch.reads) this.#memory.countRead(key, offset, length);
     if (this.#disk === undefined || fetch.found.onDisk) return;
     if (!this.#disk.hasRoomFor(plain.byteLength)) {
       this.#writeLater(this.#disk, key, chunk);
       return;
     }
-    fetch.isWriting = true;
+    fetch.uses++;
     void this.#disk.offer(chunk, plain).then(() => {
-      fetch.isWriting = false;
+      fetch.uses--;
       this.#giveBackUnused(fetch);
       this.#writeWaiting();
     });
@@ -303,18 +330,26 @@ export class ChunkCache implements ChunkStore {
     for (const [key, chunk] of this.#unwritten) {
       if (!disk.hasRoomFor(chunk.lengthBytes)) return;
       this.#unwritten.delete(key);
-      const plain = this.#memory.copyOf(key, chunk.lengthBytes);
-      if (plain === undefined) disk.dropped();
-      else void disk.offer(chunk, plain).then(() => this.#writeWaiting());
+      const plain = this.#buffers.take(chunk.lengthBytes);
+      if (!this.#memory.copyAll(key, plain)) {
+        this.#buffers.give(plain);
+        disk.dropped();
+        continue;
+      }
+      void disk.offer(chunk, plain).then(() => {
+        this.#buffers.give(plain);
+        this.#writeWaiting();
+      });
     }
   }
 
   /** The memory of a chunk that nobody has or waits for can be used again. */
   #giveBackUnused(fetch: Fetch): void {
     const { plain } = fetch;
-    if (plain === undefined || fetch.waiting > 0 || fetch.isWriting || fetch.isShared) return;
+    if (plain === undefined || fetch.waiting > 0 || fetch.uses > 0 || fetch.isShared) return;
     fetch.plain = undefined;
-    this.#upstream.giveBack?.(plain);
+    if (fetch.found.onDisk) this.#buffers.give(plain);
+    else this.#upstream.giveBack?.(plain);
   }
 
   /** Nobody waits any more: what has not come yet need not come. Whoever asks next begins anew. */

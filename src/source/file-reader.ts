@@ -1,6 +1,7 @@
 import { LRUCache } from 'lru-cache';
 import type { ChunkRef, ChunkStore, FileRef } from '../core/chunk-store.ts';
 import { mapConcurrently } from '../core/concurrency.ts';
+import { copyBytes } from '../core/copy-bytes.ts';
 import { CorruptStoreError } from '../core/errors.ts';
 import type { FileCost, FileCosts } from '../core/file-costs.ts';
 import { MAC_BYTES } from '../core/mac.ts';
@@ -225,7 +226,7 @@ async function readPart(chunks: ChunkStore, chunk: ChunkRef, part: ChunkPart, op
 }
 
 function copyPart(plain: Uint8Array, { offset, target }: ChunkPart): void {
-  target.set(plain.subarray(offset, offset + target.byteLength));
+  copyBytes(plain.subarray(offset, offset + target.byteLength), target);
 }
 
 /** What a chunk has of the range of its file that begins at `offset` and is as long as `target`. */

@@ -10,8 +10,10 @@
  * soon as main wants the rest, and pushes out nothing that was used again. The requests of one sequential read are
  * one use: another is a byte that is read twice, or a read after much else has come in.
  *
- * Segments of full length lie in buffers that are used again, so that memory does not wait for the garbage collector.
+ * Segments of full length lie in buffers that are used again, so that memory does not wait for the garbage collector. They
+ * are shared memory, though no other thread sees them: of other memory each new megabyte makes it collect earlier.
  */
+import { copyBytes } from '../core/copy-bytes.ts';
 import type { CacheCounters } from '../core/counters.ts';
 import { GHOSTS_MAX, SEGMENT_BYTES, SPARE_SEGMENTS_MAX } from './limits.ts';
 import { type KeptChunk, type Piece, PieceList } from './piece-list.ts';
@@ -55,7 +57,7 @@ export class SegmentMemory {
       const piece = chunk.pieces[index];
       if (piece?.bytes === undefined) return false;
       const part = piece.bytes.subarray(at - start, end - start);
-      target.set(part, at - offset);
+      copyBytes(part, target, at - offset);
       this.#use(piece, part.byteLength);
       at += part.byteLength;
     }
@@ -83,12 +85,12 @@ export class SegmentMemory {
     return true;
   }
 
-  /** All of a chunk in a buffer of its own, undefined unless all of it is here. It counts as no use. */
-  copyOf(key: string, lengthBytes: number): Uint8Array | undefined {
-    if (!this.hasAll(key, lengthBytes)) return undefined;
-    const copy = new Uint8Array(lengthBytes);
-    for (const piece of this.#chunks.get(key)?.pieces ?? []) copy.set(piece!.bytes!, piece!.index * SEGMENT_BYTES);
-    return copy;
+  /** Fills `target` with all of a chunk; false unless all of it is here. It counts as no use. */
+  copyAll(key: string, target: Uint8Array): boolean {
+    if (!this.hasAll(key, target.byteLength)) return false;
+    for (const piece of this.#chunks.get(key)?.pieces ?? [])
+      copyBytes(piece!.bytes!, target, piece!.index * SEGMENT_BYTES);
+    return true;
   }
 
   /** Keeps copies of a chunk's segments. */
@@ -97,7 +99,7 @@ export class SegmentMemory {
       const part = plain.subarray(start, start + SEGMENT_BYTES);
       if (!this.#makeRoom(part.byteLength + OVERHEAD_BYTES)) return;
       const bytes = this.take(part.byteLength);
-      bytes.set(part);
+      copyBytes(part, bytes);
       this.insert(key, index, bytes);
     }
   }
@@ -123,7 +125,8 @@ export class SegmentMemory {
 
   /** A buffer to be filled with a segment, and then inserted or given back. */
   take(length: number): Uint8Array {
-    return (length === SEGMENT_BYTES ? this.#spare.pop() : undefined) ?? new Uint8Array(length);
+    if (length !== SEGMENT_BYTES) return new Uint8Array(length);
+    return this.#spare.pop() ?? new Uint8Array(new SharedArrayBuffer(SEGMENT_BYTES));
   }
 
   giveBack(bytes: Uint8Array): void {

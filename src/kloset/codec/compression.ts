@@ -1,6 +1,7 @@
 /** Decompression of whole values (kloset-format.md 5.1): each is one complete, self-delimiting stream. */
 import { constants as bufferConstants } from 'node:buffer';
 import zlib from 'node:zlib';
+import { copyBytes } from '../../core/copy-bytes.ts';
 import { CorruptStoreError, UnsupportedError } from '../../core/errors.ts';
 import { GiB, KiB, MiB } from '../../core/units.ts';
 import type { Kernels } from './kernels.ts';
@@ -145,7 +146,7 @@ function runOneShot(
 
 function copyExactly(plain: Uint8Array, target: Uint8Array): void {
   if (plain.byteLength !== target.byteLength) throw wrongLength();
-  target.set(plain);
+  copyBytes(plain, target);
 }
 
 function wrongLength(): CorruptStoreError {

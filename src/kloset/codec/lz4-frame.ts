@@ -8,6 +8,7 @@
  * The writer sets always the same flags, but they are read, not assumed. A value is one frame: nothing may follow it.
  * Deliberately not done: dictionaries, legacy and skippable frames, none of which a store holds.
  */
+import { copyBytes } from '../../core/copy-bytes.ts';
 import { CorruptStoreError } from '../../core/errors.ts';
 import { KiB } from '../../core/units.ts';
 import type { Kernels } from './kernels.ts';
@@ -59,7 +60,7 @@ export function decodeLz4FrameInto(
     const end = Math.min(at + header.blockBytesMax, target.byteLength);
     if (stored) {
       if (data.byteLength > end - at) throw wrongLength();
-      target.set(data, at);
+      copyBytes(data, target, at);
       at += data.byteLength;
     } else {
       const history = header.independentBlocks ? at : Math.max(0, at - WINDOW_BYTES);

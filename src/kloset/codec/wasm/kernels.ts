@@ -2,6 +2,7 @@
  * The kernels in WebAssembly. Inputs are copied into the instance's memory and results out of it: at most one LZ4 block
  * (4 MiB), its plain form and a window of history at a time, so the memory stays below 9 MiB whatever is decoded.
  */
+import { copyBytes } from '../../../core/copy-bytes.ts';
 import { assert } from '../../../core/errors.ts';
 import { KiB, roundUp } from '../../../core/units.ts';
 import type { Kernels, PolyvalKernel } from '../kernels.ts';
@@ -39,11 +40,11 @@ function decodeLz4Block(instance: KernelInstance, block: Uint8Array, target: Lz4
   const to = window + start - history;
   const toEnd = to + end - start;
   const memory = instance.bytesUpTo(toEnd);
-  memory.set(block, from);
-  if (history < start) memory.set(bytes.subarray(history, start), window);
+  copyBytes(block, memory, from);
+  copyBytes(bytes.subarray(history, start), memory, window);
   const stop = instance.exports.decodeLz4Block(from, fromEnd, to, toEnd, window);
   if (stop === MALFORMED) throw malformedBlock();
-  bytes.set(memory.subarray(to, stop), start);
+  copyBytes(memory.subarray(to, stop), bytes, start);
   return start + stop - to;
 }
 
@@ -61,7 +62,7 @@ function xxh32(instance: KernelInstance, data: Uint8Array): number {
   const whole = data.byteLength - (data.byteLength % STRIPE_BYTES);
   for (let at = 0; at < whole; at += WINDOW_BYTES) {
     const window = data.subarray(at, Math.min(at + WINDOW_BYTES, whole));
-    memory.set(window, addresses.data);
+    copyBytes(window, memory, addresses.data);
     instance.exports.xxh32Update(addresses.data, addresses.data + window.byteLength);
   }
   const tail = data.subarray(whole);
@@ -74,7 +75,7 @@ function createPolyval(instance: KernelInstance): PolyvalKernel {
   const memoryWith = (data: Uint8Array) => {
     assert(data.byteLength <= WINDOW_BYTES, 'POLYVAL takes 64 KiB at a time');
     const memory = instance.bytesUpTo(keystreamAt + WINDOW_BYTES);
-    memory.set(data, ciphertextAt);
+    copyBytes(data, memory, ciphertextAt);
     return memory;
   };
   return {
@@ -84,9 +85,9 @@ function createPolyval(instance: KernelInstance): PolyvalKernel {
     },
     decrypt(ciphertext, keystream, plain) {
       const memory = memoryWith(ciphertext);
-      memory.set(keystream, keystreamAt);
+      copyBytes(keystream, memory, keystreamAt);
       instance.exports.polyvalDecrypt(ciphertextAt, keystreamAt, ciphertextAt, ciphertext.byteLength);
-      plain.set(memory.subarray(ciphertextAt, ciphertextAt + ciphertext.byteLength));
+      copyBytes(memory.subarray(ciphertextAt, ciphertextAt + ciphertext.byteLength), plain);
     },
     block(block) {
       memoryWith(block);
@@ -105,11 +106,11 @@ function blake3(instance: KernelInstance, data: Uint8Array, key: Uint8Array | un
   instance.exports.blake3Start(key === undefined ? 0 : BLAKE3_KEYED_HASH);
   let at = 0;
   for (; data.byteLength - at > WINDOW_BYTES; at += WINDOW_BYTES) {
-    memory.set(data.subarray(at, at + WINDOW_BYTES), addresses.data);
+    copyBytes(data.subarray(at, at + WINDOW_BYTES), memory, addresses.data);
     instance.exports.blake3Update(addresses.data, WINDOW_BYTES / CHUNK_BYTES);
   }
   const rest = data.subarray(at);
-  memory.set(rest, addresses.data);
+  copyBytes(rest, memory, addresses.data);
   // The last chunk, whole or not, is another function's: it may be the tree's root.
   const chunks = Math.max(0, Math.ceil(rest.byteLength / CHUNK_BYTES) - 1);
   instance.exports.blake3Update(addresses.data, chunks);
