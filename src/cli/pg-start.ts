@@ -133,7 +133,7 @@ export async function startPg(
     inflightBytesMax: atMost(INFLIGHT_MEMORY_BYTES_DEFAULT, memory),
   });
   closers.add(() => store.close());
-  const warmUps = startWarmUps(store, { isOn: given.warm, log });
+  const warmUps = startWarmUps(store, { isOn: given.warm, needsTemplate1: true, log });
   closers.add(() => warmUps.close());
   const signals = new EndSignals();
   return signals.during(() => startOn(store, { given, warmUps, tablespaces, port, log, closers, signals, memory }));

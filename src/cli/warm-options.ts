@@ -1,7 +1,6 @@
 /** `--no-warm`, and what it turns off. */
-import type { Log } from '../core/log.ts';
 import type { OpenStore } from '../exports/open-store.ts';
-import { WarmUps } from '../warmup/warm-ups.ts';
+import { WarmUps, type WarmUpsOptions } from '../warmup/warm-ups.ts';
 
 export interface WarmArguments {
   /** False with `--no-warm`. */
@@ -15,9 +14,12 @@ export const warmOption = {
 } as const;
 
 /** Watches from here on what is opened of the store. To be closed before the store is. */
-export function startWarmUps(store: OpenStore, { isOn, log }: { readonly isOn: boolean; readonly log: Log }): WarmUps {
+export function startWarmUps(
+  store: OpenStore,
+  options: Pick<WarmUpsOptions, 'isOn' | 'needsTemplate1' | 'log'>,
+): WarmUps {
   const { prefetcher, repository } = store;
-  const warmUps = new WarmUps({ prefetcher, cache: repository.cache, isOn, log });
+  const warmUps = new WarmUps({ prefetcher, cache: repository.cache, ...options });
   store.watcher = warmUps;
   return warmUps;
 }

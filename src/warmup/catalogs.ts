@@ -38,7 +38,7 @@ export const STARTUP_CATALOGS: readonly number[] = [
 /** Forks are asked for with their relation: tiny, and where the kernel reads ahead they are read in any case. */
 export const FORK_SUFFIXES = ['', '_fsm', '_vm'];
 
-/** template1: `pg` works in it first, and most catalogs of the others share its chunks. */
+/** template1: `pg` works in it first. Who starts a server by himself asks for another database. */
 export const TEMPLATE1_OID = 1;
 
 /** template0 since PostgreSQL 15: nobody connects to it. */

@@ -47,8 +47,13 @@ const FIRST_FILES = [
 /** Directories of which a start reads the newest file: those before it are history. */
 const NEWEST_OF = [['pg_xact'], ['pg_multixact', 'offsets'], ['pg_multixact', 'members'], ['pg_commit_ts']] as const;
 
+export interface PlanOptions extends StopOptions {
+  /** Whether the start works in template1 before any other database, as `pg` does. Otherwise nobody asks for it. */
+  readonly needsTemplate1?: boolean;
+}
+
 /** No file occurs twice. Rejects as `read` does, or with the signal's reason. */
-export async function* planWarmUp(source: PlannedSource, options: StopOptions = {}): AsyncGenerator<Stretch> {
+export async function* planWarmUp(source: PlannedSource, options: PlanOptions = {}): AsyncGenerator<Stretch> {
   for (const directory of findDataDirectories(source.tree).slice(0, DATA_DIRECTORIES_MAX)) {
     yield* new DataDirectoryPlan(source, directory, options).stretches();
   }
@@ -58,10 +63,10 @@ class DataDirectoryPlan {
   readonly #source: PlannedSource;
   readonly #tree: SnapshotTree;
   readonly #directory: number;
-  readonly #options: StopOptions;
+  readonly #options: PlanOptions;
   readonly #planned = new Set<number>();
 
-  constructor(source: PlannedSource, directory: number, options: StopOptions) {
+  constructor(source: PlannedSource, directory: number, options: PlanOptions) {
     this.#source = source;
     this.#tree = source.tree;
     this.#directory = directory;
@@ -100,17 +105,16 @@ class DataDirectoryPlan {
     yield* this.#stretch(segment, start.offset < SMALL_FILE_BYTES_MAX ? 0 : start.offset, WAL_BYTES_MAX);
   }
 
-  /** Directories of databases: template1 first, then by number, template0 last; then those in tablespaces. */
+  /** Directories of databases by number, which puts template1 first; then those in tablespaces. */
   #databases(): number[] {
-    const rank = (entry: number) => {
-      const oid = Number(this.#name(entry));
-      if (oid === TEMPLATE1_OID) return -1;
-      return oid === TEMPLATE0_OID ? Number.MAX_SAFE_INTEGER : oid;
-    };
+    const isAskedFor = (oid: number) =>
+      oid === TEMPLATE1_OID ? this.#options.needsTemplate1 === true : oid !== TEMPLATE0_OID;
+    const oidOf = (entry: number) => Number(this.#name(entry));
     const inside = (directory: number | undefined) =>
       this.#children(directory)
         .filter((entry) => /^\d+$/.test(this.#name(entry)) && this.#tree.type[entry] === entryTypes.directory)
-        .sort((a, b) => rank(a) - rank(b));
+        .filter((entry) => isAskedFor(oidOf(entry)))
+        .sort((a, b) => oidOf(a) - oidOf(b));
     const tablespaces = this.#children(entryAt(this.#tree, this.#directory, ['pg_tblspc'])).flatMap((link) =>
       this.#children(this.#directoryAt(link)).filter((entry) => this.#name(entry).startsWith('PG_')),
     );

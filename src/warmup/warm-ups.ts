@@ -26,6 +26,8 @@ export interface WarmUpsOptions {
   readonly cache: StoreCache | undefined;
   /** False: nothing is fetched; what is read can be recorded all the same. */
   readonly isOn: boolean;
+  /** As PlanOptions has it. */
+  readonly needsTemplate1?: boolean;
   readonly log: Log;
 }
 
@@ -159,7 +161,9 @@ export class WarmUps implements SourceWatcher {
 
   async *#planned(source: WarmSource, damaged: (error: unknown) => void): AsyncGenerator<ChunkRef> {
     const options = { signal: this.#stop.signal, purpose: 'warm-up' as const };
-    const stretches = mapAhead(planWarmUp(source, options), TABLES_AHEAD_MAX, ({ entry, from, to }) =>
+    const { needsTemplate1 = false } = this.#options;
+    const plan = planWarmUp(source, { ...options, needsTemplate1 });
+    const stretches = mapAhead(plan, TABLES_AHEAD_MAX, ({ entry, from, to }) =>
       source.chunksOf(entry, from, to).catch((error: unknown) => {
         damaged(error);
         return [];

@@ -43,7 +43,7 @@ const cluster: Files = {
 };
 
 /** `PATH FROM-TO`, `PATH` for a whole file; contents are those that are given as such. */
-async function planned(files: Files, { root = '/' } = {}): Promise<string[]> {
+async function planned(files: Files, { root = '/', needsTemplate1 = true } = {}): Promise<string[]> {
   const tree = makeTree(treeOf(files));
   const readUncounted = async (entry: number, offset: number, target: Uint8Array) => {
     const content = files[entryPath(tree, entry).slice(1)];
@@ -51,7 +51,7 @@ async function planned(files: Files, { root = '/' } = {}): Promise<string[]> {
     target.set(Buffer.from(isGiven ? content : new Uint8Array(target.length)).subarray(offset, target.length));
   };
   const found: string[] = [];
-  for await (const { entry, from, to } of planWarmUp({ tree, root, readUncounted })) {
+  for await (const { entry, from, to } of planWarmUp({ tree, root, readUncounted }, { needsTemplate1 })) {
     const isWhole = from === 0 && to === tree.sizeBytes[entry];
     found.push(`${entryPath(tree, entry)}${isWhole ? '' : ` ${from}-${to}`}`);
   }
@@ -76,18 +76,21 @@ const order = [
   '/pg_hba.conf',
   '/base/1/pg_filenode.map',
   '/base/5/pg_filenode.map',
-  '/base/4/pg_filenode.map',
   '/base/1/PG_VERSION',
   '/base/1/1259',
   '/base/1/1259_vm',
   `/base/1/1249 0-${FILE_BYTES_MAX}`,
   '/base/5/24601',
-  '/base/4/1259',
 ];
 
 describe('a warm-up', () => {
-  test('goes as PostgreSQL does: how to start, the WAL, what is shared, template1, the databases, template0', async () => {
+  test('goes as PostgreSQL does: how to start, the WAL, what is shared, template1, the databases', async () => {
     expect(await planned(cluster)).toEqual(order);
+  });
+
+  test('leaves template1 out where nobody asks for it', async () => {
+    const expected = order.filter((path) => !path.startsWith('/base/1/'));
+    expect(await planned(cluster, { needsTemplate1: false })).toEqual(expected);
   });
 
   test('finds data directories wherever they lie, and leaves other files alone', async () => {
@@ -142,7 +145,7 @@ describe('a warm-up', () => {
       { root: '/srv' },
     );
     expect(found).toContain('/wal/00000001000000000000004F');
-    expect(found.slice(-2)).toEqual(['/data/base/4/1259', '/space/PG_15_202209061/16500/2662']);
+    expect(found.slice(-2)).toEqual(['/data/base/5/24601', '/space/PG_15_202209061/16500/2662']);
   });
 
   test('ends with the error of a file that says what to read next', async () => {

@@ -41,7 +41,7 @@ const TABLE = ['base', '16384', '16423'] as const;
 
 const start = [
   ['global', 'pg_control'],
-  ['base', '1', '1259'],
+  ['base', '16384', '1259'],
   ['base', '16384', '2662'],
 ] as const;
 
@@ -55,7 +55,7 @@ describe('a warm-up', () => {
     const { chunksFetched } = store.counters;
     const again = await openSnapshot(store, before);
     await warmUps.untilDone();
-    expect(isInMemory(again, 'base', '1', '1259')).toBe(true);
+    expect(isInMemory(again, 'base', '16384', '1259')).toBe(true);
     expect(store.counters.chunksFetched).toBe(chunksFetched);
     expect(lines.filter(({ message }) => message.includes('is warm')).map(({ level }) => level)).toEqual([
       'info',
