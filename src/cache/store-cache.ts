@@ -1,5 +1,5 @@
 import { createHmac, type KeyObject, randomBytes } from 'node:crypto';
-import { type FileHandle, open, rename, unlink } from 'node:fs/promises';
+import { type FileHandle, rename, unlink } from 'node:fs/promises';
 import { endianness } from 'node:os';
 import { join } from 'node:path';
 import type { Log } from '../core/log.ts';
@@ -139,7 +139,7 @@ export class StoreCache {
         const seal = { name: fullName(name), segmentBytes, keys: this.#keys };
         const writer = await asWriteError(SealedWriter.create(file, seal));
         await fill({ write: (data) => asWriteError(writer.write(data)) });
-        await asWriteError(this.#publish(temporary, writer, this.#pathOf(name)));
+        await asWriteError(this.#publish(temporary.path, writer, this.#pathOf(name)));
         return true;
       } catch (error) {
         await asWriteError(removeIfThere(temporary.path));
@@ -169,16 +169,10 @@ export class StoreCache {
     return makeScratchFile(this.#directory);
   }
 
-  async #publish({ file, path }: { file: FileHandle; path: string }, writer: SealedWriter, to: string): Promise<void> {
+  async #publish(path: string, writer: SealedWriter, to: string): Promise<void> {
     await writer.finish();
-    await file.sync();
+    // Not synced: a start would wait for it, and what a crash leaves of a file is found damaged and made anew.
     await rename(path, to);
-    const directory = await open(this.#directory, 'r');
-    try {
-      await directory.sync();
-    } finally {
-      await directory.close();
-    }
     await evict(this.#root, to, this.#bytesMax);
   }
 

@@ -2,8 +2,8 @@ import { KiB, MiB } from './units.ts';
 
 /** Smaller ones are not worth keeping. */
 const KEPT_EACH_BYTES_MIN = 64 * KiB;
-/** All that are kept: as many as are in flight at once when large directories are read. */
-const KEPT_BYTES_MAX = 32 * MiB;
+/** All that are kept: as many as a scan has in flight. What is not kept is garbage, and grows until it is collected. */
+const KEPT_BYTES_MAX = 64 * MiB;
 /** Sizes are multiples of this, or of an eighth of the power of two above: one serves others of about its size. */
 const STEP_BYTES = 64 * KiB;
 /** A buffer that is so many times as large as asked for is left for a larger value. */
@@ -17,6 +17,11 @@ export class SharedBuffers {
   /** The one given back last at the end. */
   readonly #kept: SharedArrayBuffer[] = [];
   #keptBytes = 0;
+  readonly #keptBytesMax: number;
+
+  constructor(keptBytesMax = KEPT_BYTES_MAX) {
+    this.#keptBytesMax = keptBytesMax;
+  }
 
   /** `length` bytes of any content; the caller gives them back when nobody reads them any more. */
   take(length: number): Uint8Array<SharedArrayBuffer> {
@@ -31,7 +36,7 @@ export class SharedBuffers {
   give({ buffer }: Uint8Array): void {
     if (!(buffer instanceof SharedArrayBuffer)) return;
     const size = buffer.byteLength;
-    if (size < KEPT_EACH_BYTES_MIN || this.#keptBytes + size > KEPT_BYTES_MAX) return;
+    if (size < KEPT_EACH_BYTES_MIN || this.#keptBytes + size > this.#keptBytesMax) return;
     this.#kept.push(buffer);
     this.#keptBytes += size;
   }

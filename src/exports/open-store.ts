@@ -1,5 +1,6 @@
 import type { CacheChoice } from '../cache/cache-directory.ts';
 import { ChunkDisk } from '../cache/chunk-disk.ts';
+import { CHUNK_WRITES_BYTES_MAX } from '../cache/limits.ts';
 import type { StoreCache } from '../cache/store-cache.ts';
 import { Activity } from '../core/activity.ts';
 import type { ChunkStore } from '../core/chunk-store.ts';
@@ -19,6 +20,7 @@ import { ChunkTables } from '../source/chunk-tables.ts';
 import { fromBytePath } from '../source/directory-lister.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
 import { KlosetSource, resolveRoot } from '../source/kloset-source.ts';
+import { SPARE_COPIES_BYTES_MAX } from '../source/limits.ts';
 import { Prefetcher } from '../source/prefetcher.ts';
 import { ReadAhead } from '../source/read-ahead.ts';
 import type { WalkOptions } from '../source/snapshot-walk.ts';
@@ -161,7 +163,10 @@ export class OpenStore {
     closers.add(() => metadataChunks.close());
     const cacheCounters = newCacheCounters();
     const disk = await openChunkDisk(repository.cache, cacheCounters, options);
-    const tiers = { bytesMax: options.cacheBytesMax, disk, counters: cacheCounters };
+    // What waits to be written to disk is a part of what memory has.
+    const waitingBytesMax =
+      disk === undefined ? 0 : Math.min(CHUNK_WRITES_BYTES_MAX + SPARE_COPIES_BYTES_MAX, options.cacheBytesMax / 4);
+    const tiers = { bytesMax: options.cacheBytesMax - waitingBytesMax, disk, counters: cacheCounters };
     const contentChunks = new ChunkCache(foreign ?? native, tiers);
     closers.add(() => contentChunks.close());
     const keptBytesMax = disk === undefined ? options.cacheBytesMax * KEPT_SHARE : options.cacheDiskBytesMax!;

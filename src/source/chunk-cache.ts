@@ -9,7 +9,7 @@ import { CorruptStoreError } from '../core/errors.ts';
 import { toHex } from '../core/mac.ts';
 import { SharedBuffers } from '../core/shared-buffers.ts';
 import { orStopped, StoppedError } from '../core/stop.ts';
-import { SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX, UNWRITTEN_CHUNKS_MAX } from './limits.ts';
+import { SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX, SPARE_COPIES_BYTES_MAX, UNWRITTEN_CHUNKS_MAX } from './limits.ts';
 import { SegmentMemory } from './segment-memory.ts';
 
 /** A chunk on its way, or one that has come and is still used. */
@@ -56,7 +56,7 @@ export class ChunkCache implements ChunkStore {
   /** Fetched, and not yet on disk since that was busy. */
   readonly #unwritten = new Map<string, ChunkRef>();
   /** Of chunks that are written later, or were read from disk. */
-  readonly #buffers = new SharedBuffers();
+  readonly #buffers = new SharedBuffers(SPARE_COPIES_BYTES_MAX);
   readonly #segmentReads = new Map<string, SegmentRead>();
   /** All that has not settled, abandoned ones too. */
   readonly #underWay = new Set<Promise<unknown>>();
@@ -119,6 +119,8 @@ export class ChunkCache implements ChunkStore {
     if (this.#memory.hasAll(key, chunk.lengthBytes)) return false;
     const missedAt = this.#disk?.generation;
     if (await this.#disk?.has(chunk)) return false;
+    // It may have come meanwhile, and not gone to a disk that is busy.
+    if (this.#memory.hasAll(key, chunk.lengthBytes)) return false;
     return this.#join(key, chunk, { ...options, missedAt }, (_, { found }) => !found.onDisk);
   }
 
