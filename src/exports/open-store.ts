@@ -20,7 +20,6 @@ import { ChunkTables } from '../source/chunk-tables.ts';
 import { fromBytePath } from '../source/directory-lister.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
 import { KlosetSource, resolveRoot } from '../source/kloset-source.ts';
-import { SPARE_COPIES_BYTES_MAX } from '../source/limits.ts';
 import { Prefetcher } from '../source/prefetcher.ts';
 import { ReadAhead } from '../source/read-ahead.ts';
 import type { WalkOptions } from '../source/snapshot-walk.ts';
@@ -163,9 +162,8 @@ export class OpenStore {
     closers.add(() => metadataChunks.close());
     const cacheCounters = newCacheCounters();
     const disk = await openChunkDisk(repository.cache, cacheCounters, options);
-    // What waits to be written to disk is a part of what memory has.
-    const waitingBytesMax =
-      disk === undefined ? 0 : Math.min(CHUNK_WRITES_BYTES_MAX + SPARE_COPIES_BYTES_MAX, options.cacheBytesMax / 4);
+    // What waits to be written to disk, and copies that are made for it, are a part of what memory has.
+    const waitingBytesMax = disk === undefined ? 0 : Math.min(2 * CHUNK_WRITES_BYTES_MAX, options.cacheBytesMax / 4);
     const tiers = { bytesMax: options.cacheBytesMax - waitingBytesMax, disk, counters: cacheCounters };
     const contentChunks = new ChunkCache(foreign ?? native, tiers);
     closers.add(() => contentChunks.close());

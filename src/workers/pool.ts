@@ -16,7 +16,7 @@ import { queued, WantedFirstQueue } from './wanted-first-queue.ts';
  * Of a thread's heap, MiB: as small as it is, the thread soon collects what refers to the shared memory of earlier tasks,
  * which lives until then.
  */
-export const YOUNG_GENERATION_MB = 2;
+export const YOUNG_GENERATION_MB = 1;
 
 /** Decodes small values in the calling thread and large ones in a pool of worker threads, through shared memory. */
 export class PooledDecoder implements Decoder {
