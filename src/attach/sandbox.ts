@@ -9,7 +9,7 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { exitCodes, UserError } from '../core/errors.ts';
-import { complaint, findProgram } from './program.ts';
+import { complaint, findProgram, run } from './program.ts';
 
 /**
  * What a program of a backup must not see of the host: temporary files, sockets of servers, their data. Those that the
@@ -42,12 +42,14 @@ exec cat
 `;
 
 export class Sandbox {
+  readonly #directory: string;
   /** The user is 0 inside, as mounting needs: what is to look like the user's own there is 0's. */
   readonly userIsRoot: boolean;
   readonly #holder: ChildProcess;
   readonly #enter: readonly string[];
 
-  private constructor(holder: ChildProcess, enter: readonly string[], userIsRoot: boolean) {
+  private constructor(directory: string, holder: ChildProcess, enter: readonly string[], userIsRoot: boolean) {
+    this.#directory = directory;
     this.#holder = holder;
     this.#enter = enter;
     this.userIsRoot = userIsRoot;
@@ -86,12 +88,21 @@ export class Sandbox {
       '--ipc',
       '--',
     ];
-    return new Sandbox(holder, enter, !isRoot);
+    return new Sandbox(directory, holder, enter, !isRoot);
   }
 
   /** The words that run a program inside. */
   inside(words: readonly string[]): string[] {
     return [...this.#enter, ...words];
+  }
+
+  /**
+   * Makes the one directory that both sides see read-only inside, but for what is mounted below it. Rejects with UserError if
+   * a program inside is writing to it.
+   */
+  async seal(): Promise<void> {
+    const words = this.inside(['mount', '-o', 'remount,bind,ro', this.#directory]);
+    await run(words, { what: 'Closing the session directory to what runs inside' });
   }
 
   /** Kills what runs in it and takes its mounts down. Idempotent. */

@@ -8,16 +8,26 @@ import { UserError } from '../core/errors.ts';
 import type { ExportCatalog } from '../core/export-catalog.ts';
 import type { Log } from '../core/log.ts';
 import { toHex } from '../core/mac.ts';
+import { GiB } from '../core/units.ts';
 import { spillDirectory } from '../device/spill-file.ts';
 import { partOf } from '../exports/composition.ts';
 import { MemoryOverlays } from '../exports/memory-overlays.ts';
 import type { OpenStore } from '../exports/open-store.ts';
 import { SnapshotExports } from '../exports/snapshot-exports.ts';
+import { FREE_PERCENT_DEFAULT, type FreeSpace } from '../ext4/parameters.ts';
 import { parseSelector, selectSnapshot } from '../kloset/selector.ts';
 import type { PgDisk } from '../postgres/pg-session.ts';
 
 /** Where the snapshot lies on the disk: not at its root, so that lost+found is not in the data directory. */
 const PLACE = 'data';
+
+/**
+ * Free space on a new disk, bytes. It costs nothing until it is written, and WAL alone grows to max_wal_size (1 GiB) and more; of
+ * data that is four times as large the usual share is more.
+ */
+const FREE_BYTES_MIN = 16 * GiB;
+const freeSpace = (contentBytes: number): FreeSpace | undefined =>
+  (contentBytes / 100) * FREE_PERCENT_DEFAULT > FREE_BYTES_MIN ? undefined : { bytes: FREE_BYTES_MIN };
 
 interface DiskSurroundings {
   readonly store: OpenStore;
@@ -47,7 +57,7 @@ export async function throwAwayDisk(
       memoryBytes: overlayBytesMax,
       advice: 'set TMPDIR to a directory with more of it',
     },
-    async open(owner): Promise<ExportCatalog> {
+    async open(owner, contentBytes): Promise<ExportCatalog> {
       const overlays = new MemoryOverlays({
         memoryBytesMax: overlayBytesMax,
         tempDir: undefined,
@@ -56,7 +66,7 @@ export async function throwAwayDisk(
         log,
       });
       closers.add(() => overlays.close());
-      const layout = { owner };
+      const layout = { owner, free: freeSpace(contentBytes) };
       const exports = await SnapshotExports.create({
         store,
         selectors: [selector],
@@ -104,8 +114,9 @@ export async function cloneDisk(
       record === undefined
         ? { directory, memoryBytes: 0, advice: 'name a directory with more of it (--clones DIR)' }
         : undefined,
-    async open(owner): Promise<ExportCatalog> {
-      if (record === undefined) await clones.registry.create({ ...plan, layout: { owner } });
+    async open(owner, contentBytes): Promise<ExportCatalog> {
+      const layout = { owner, free: freeSpace(contentBytes) };
+      if (record === undefined) await clones.registry.create({ ...plan, layout });
       return new CloneExports(clones, noExports);
     },
   };

@@ -8,6 +8,7 @@ import { UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { formatBytes } from '../core/units.ts';
 import { createLog } from '../observability/log.ts';
+import { withoutTarget } from '../postgres/client-environment.ts';
 import type { PgSession } from '../postgres/pg-session.ts';
 import { createReader } from '../postgres/reader-role.ts';
 import type { TracedPart, WarmUps } from '../warmup/warm-ups.ts';
@@ -114,7 +115,7 @@ async function runCommand(
   const child = spawn(name!, words, {
     stdio: 'inherit',
     env: {
-      ...process.env,
+      ...withoutTarget(process.env),
       PGHOST: session.host,
       PGPORT: String(session.port),
       PGUSER: user,

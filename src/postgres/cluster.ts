@@ -53,6 +53,9 @@ const ROLE_SETTINGS_KEPT = [
   'xmloption',
 ];
 
+/** On a search path of the backup's, `lower` and `pg_db_role_setting` could be a function and a table of its own. */
+const SINGLE_SETTINGS = ['-c', 'search_path=pg_catalog', '-c', 'exit_on_error=on'];
+
 /** Before each line of ours, since single-user mode prints its prompt, too. */
 const MARK = 'kloset-nbd:';
 
@@ -84,7 +87,7 @@ function factsScript(): string {
 export async function recoverAndDefuse(options: ClusterOptions, dropSettings: boolean): Promise<ClusterFacts> {
   const lines = factsScript().split('\n');
   const script = dropSettings ? lines : lines.slice(0, 2);
-  const words = ['--single', ...whereItIs(options), '-c', 'exit_on_error=on', 'template1'];
+  const words = ['--single', ...whereItIs(options), ...SINGLE_SETTINGS, 'template1'];
   const { status, stdout, stderr } = await finish(options.server.command('postgres', words, options.place), {
     input: `${script.join('\n')}\n`,
     environment: options.server.environment,

@@ -11,7 +11,7 @@ import type { Closers } from '../core/closers.ts';
 import { UserError } from '../core/errors.ts';
 import type { ExportCatalog } from '../core/export-catalog.ts';
 import type { Log } from '../core/log.ts';
-import type { SnapshotTree } from '../core/snapshot-tree.ts';
+import { contentBytesOf, type SnapshotTree } from '../core/snapshot-tree.ts';
 import type { OpenStore } from '../exports/open-store.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { NbdServer } from '../nbd/server.ts';
@@ -41,8 +41,8 @@ export interface PgDisk {
   readonly exportName: string;
   /** Undefined for a clone that has been recovered already. */
   readonly writtenTo: WrittenTo | undefined;
-  /** Makes it ready to be served. */
-  open(owner: User): Promise<ExportCatalog>;
+  /** Makes it ready to be served; a new one has files of so many bytes. */
+  open(owner: User, contentBytes: number): Promise<ExportCatalog>;
 }
 
 export interface PgOptions {
@@ -146,7 +146,8 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   ending.throwIfAborted();
   const inside = (words: readonly string[]) => (sandbox === undefined ? words : sandbox.inside(words));
   const owner = sandbox?.userIsRoot === true ? { uid: 0, gid: 0 } : user;
-  const address = await serve(options, { directory, owner }, closers);
+  const contentBytes = contentBytesOf(source.tree);
+  const address = await serve(options, { directory, owner, contentBytes }, closers);
   const mountPoint = join(directory, 'mnt');
   await mkdir(mountPoint, { mode: 0o711 });
   const request = { address, mountPoint, workDirectory: directory, readOnly: false, inside, detached: false, ending };
@@ -180,6 +181,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   }
   const cluster = await Cluster.start(clusterOptions);
   closers.add(() => cluster.stop());
+  await closeToServer(host, sandbox);
   ending.removeEventListener('abort', endSandbox);
   await writeRecord(directory, { ...record, uri: address.uri, method, device, mountPoint, host, port: options.port });
   const sql = new SqlClient(server, { host, port: options.port, user: facts.superuser, ending });
@@ -228,10 +230,10 @@ async function startSandbox(options: PgOptions, directory: string, closers: Clos
 /** Serves the disk on a socket of the session's own. */
 async function serve(
   { disk, log, onBug }: PgOptions,
-  { directory, owner }: { directory: string; owner: User },
+  { directory, owner, contentBytes }: { directory: string; owner: User; contentBytes: number },
   closers: Closers,
 ): Promise<ExportAddress> {
-  const catalog = await disk.open(owner);
+  const catalog = await disk.open(owner, contentBytes);
   const server = new NbdServer({ catalog, log, onBug });
   closers.add(() => server.close());
   const path = join(directory, 'nbd.sock');
@@ -268,6 +270,17 @@ async function ownedDirectory(path: string, { uid, gid }: User): Promise<string>
   await chown(path, uid, gid);
   await chmod(path, 0o700);
   return path;
+}
+
+/**
+ * From here on what runs in the server must not change the directory of its socket: a link in the socket's place would lead
+ * clients, which have the host's network and files, into a live cluster. As an ordinary user without namespaces it can.
+ */
+async function closeToServer(socketDirectory: string, sandbox: Sandbox | undefined): Promise<void> {
+  await sandbox?.seal();
+  if (process.getuid?.() !== 0) return;
+  await chown(socketDirectory, 0, 0);
+  await chmod(socketDirectory, 0o711);
 }
 
 /** The part of a memory group that PostgreSQL's shared buffers may have. */

@@ -1,13 +1,14 @@
 import { randomBytes } from 'node:crypto';
 import { complaint, type Finished, finish } from '../attach/program.ts';
 import { exitCodes, UserError } from '../core/errors.ts';
+import { withoutTarget } from './client-environment.ts';
 import type { PostgresServer } from './postgres-server.ts';
 
 /**
  * What a backup's roles, databases and functions could change about our own questions: names that mean another function,
- * time-outs that end them.
+ * a role that may do less, time-outs that end them.
  */
-const OWN_SETTINGS = '-c search_path=pg_catalog -c statement_timeout=0 -c lock_timeout=0';
+const OWN_SETTINGS = '-c search_path=pg_catalog -c role=none -c statement_timeout=0 -c lock_timeout=0';
 
 /** Asks a server, through its own client programs. */
 export class SqlClient {
@@ -37,7 +38,8 @@ export class SqlClient {
   run(program: string, words: readonly string[], { input = '', isForeign = false } = {}): Promise<Finished> {
     const settings = isForeign ? {} : { PGOPTIONS: OWN_SETTINGS };
     const environment = { ...this.#environment, ...settings };
-    return finish(this.#server.client(program, words, environment), { input, ending: this.#ending });
+    const client = this.#server.client(program, words, environment);
+    return finish(client, { environment: withoutTarget(process.env), input, ending: this.#ending });
   }
 
   /**
