@@ -1,7 +1,7 @@
 import { readFile, writeFile } from 'node:fs/promises';
 import type { Argv, CommandModule } from 'yargs';
 import { Closers } from '../core/closers.ts';
-import { CorruptStoreError, exitCodes, UserError } from '../core/errors.ts';
+import { CorruptStoreError, exitCodes, type KlosetNbdError, UserError } from '../core/errors.ts';
 import { formatBytes } from '../core/units.ts';
 import { createLog } from '../observability/log.ts';
 import { type DrillCheck, drill } from '../postgres/drill.ts';
@@ -19,7 +19,8 @@ interface DrillArguments extends PgStartArguments {
 /** What a drill found. */
 export interface DrillReport {
   readonly snapshot: string;
-  readonly version: string;
+  /** Undefined where no server could be started. */
+  readonly version: string | undefined;
   readonly sound: boolean;
   readonly checks: readonly DrillCheck[];
   /** Bytes read from the store, and decoded. */
@@ -46,25 +47,28 @@ function options(yargs: Argv<object>) {
 
 async function runDrill(given: DrillArguments): Promise<void> {
   const started = performance.now();
+  const seconds = () => (performance.now() - started) / 1000;
   const log = createLog(given.logLevel);
   const sql = given.sql === undefined ? undefined : await readSql(given.sql);
   const closers = new Closers();
   try {
-    const { session, store, signals } = await startPg(given, { log, closers }).catch(couldNotRun);
+    const { session, store, signals } = await startPg(given, { log, closers }).catch(async (error) => {
+      const why = whyNotStarted(error);
+      if (why !== undefined) await writeReport(given, neverStarted(given, why, seconds()));
+      throw why?.error ?? error;
+    });
     const onCheck = (check: DrillCheck) => {
       if (!given.json) process.stdout.write(describe(check));
     };
+    const start: DrillCheck = { name: START, result: 'passed', text: '', seconds: seconds() };
+    onCheck(start);
     const { ending } = signals;
     const { database } = given;
     const checks = await signals.during(() => drill(session, { sql, database, ending, onCheck }));
     const { storeBytes, decodedBytes } = store.counters;
-    const report = makeReport(session, checks, {
-      storeBytes,
-      decodedBytes,
-      seconds: (performance.now() - started) / 1000,
-    });
-    if (given.junit !== undefined) await writeFile(given.junit, toJunit(report));
-    process.stdout.write(given.json ? `${JSON.stringify(report, undefined, 2)}\n` : summary(report));
+    const report = makeReport(session, [start, ...checks], { storeBytes, decodedBytes, seconds: seconds() });
+    await writeReport(given, report);
+    if (!given.json) process.stdout.write(summary(report));
     if (!report.sound) process.exitCode = exitCodes.damagedData;
     await closers.close();
     signals.throwBug();
@@ -73,13 +77,39 @@ async function runDrill(given: DrillArguments): Promise<void> {
   }
 }
 
-/** A backup whose bytes are damaged fails the drill; what is missing here is no fault of the backup. */
-function couldNotRun(error: unknown): never {
-  if (error instanceof CorruptStoreError) throw error;
-  if (error instanceof UserError && error.exitCode !== exitCodes.damagedData) {
-    throw new UserError(`The drill could not run: ${error.message}`, { exitCode: exitCodes.failure, cause: error });
-  }
-  throw error;
+/** The first check: that a server recovers the backup and answers. */
+const START = 'start and recovery';
+
+interface NotStarted {
+  readonly result: 'failed' | 'error';
+  readonly error: KlosetNbdError;
+}
+
+/**
+ * A backup whose bytes are damaged fails the drill; what is missing here is no fault of the backup. Undefined: the drill was
+ * ended, or has a bug.
+ */
+function whyNotStarted(error: unknown): NotStarted | undefined {
+  if (error instanceof CorruptStoreError) return { result: 'failed', error };
+  if (!(error instanceof UserError) || error.exitCode > SIGNALS_FROM) return undefined;
+  if (error.exitCode === exitCodes.damagedData) return { result: 'failed', error };
+  const message = `The drill could not run: ${error.message}`;
+  return { result: 'error', error: new UserError(message, { exitCode: exitCodes.failure, cause: error }) };
+}
+
+/** Exit codes above it stand for signals. */
+const SIGNALS_FROM = 128;
+
+function neverStarted(given: DrillArguments, { result, error }: NotStarted, seconds: number): DrillReport {
+  const checks = [{ name: START, result, text: error.message, seconds }];
+  const snapshot = given.snapshot ?? 'latest';
+  return { snapshot, version: undefined, sound: false, checks, storeBytes: 0, decodedBytes: 0, seconds };
+}
+
+/** For programs; what people read is printed as it is found. */
+async function writeReport({ junit, json }: DrillArguments, report: DrillReport): Promise<void> {
+  if (junit !== undefined) await writeFile(junit, toJunit(report));
+  if (json) process.stdout.write(`${JSON.stringify(report, undefined, 2)}\n`);
 }
 
 async function readSql(path: string): Promise<string> {

@@ -4,14 +4,16 @@ import type { DrillReport } from './drill.ts';
 export function toJunit({ snapshot, checks, seconds, storeBytes, decodedBytes }: DrillReport): string {
   const count = (result: string) => checks.filter((check) => check.result === result).length;
   const cases = checks.map(({ name, result, text, seconds: time }) => {
+    const message = escapeXml(text.split('\n')[0]!);
     const inner = {
       passed: text === '' ? '' : `<system-out>${escapeXml(text)}</system-out>`,
-      failed: `<failure message="${escapeXml(text.split('\n')[0]!)}">${escapeXml(text)}</failure>`,
+      failed: `<failure message="${message}">${escapeXml(text)}</failure>`,
+      error: `<error message="${message}">${escapeXml(text)}</error>`,
       skipped: `<skipped message="${escapeXml(text)}"/>`,
     }[result];
     return `    <testcase classname="drill" name="${escapeXml(name)}" time="${time.toFixed(3)}">${inner}</testcase>`;
   });
-  const numbers = `tests="${checks.length}" failures="${count('failed')}" skipped="${count('skipped')}" time="${seconds.toFixed(3)}"`;
+  const numbers = `tests="${checks.length}" failures="${count('failed')}" errors="${count('error')}" skipped="${count('skipped')}" time="${seconds.toFixed(3)}"`;
   return [
     '<?xml version="1.0" encoding="UTF-8"?>',
     `<testsuites ${numbers}>`,

@@ -93,7 +93,10 @@ export async function recoverAndDefuse(options: ClusterOptions, dropSettings: bo
     environment: options.server.environment,
     ending: options.ending,
   });
-  if (status !== 0) throw serverError('PostgreSQL cannot recover the backup', stderr);
+  if (status !== 0) {
+    const exitCode = DAMAGE.test(stderr) ? exitCodes.damagedData : exitCodes.failure;
+    throw serverError('PostgreSQL cannot recover the backup', stderr, exitCode);
+  }
   const rows = stdout.split('\n').flatMap((line) => {
     const at = line.indexOf(MARK);
     return at === -1 ? [] : [parseCopied(line.slice(at + MARK.length))];
@@ -181,10 +184,22 @@ const FATAL = /\b(?:FATAL|PANIC|ERROR):\s+(.*)/;
 /** What explains the line before it. */
 const EXPLAINS = /\b(?:DETAIL|HINT):\s+(.*)/;
 
-function serverError(what: string, said: string): UserError {
+/**
+ * What it says where the data is at fault, and neither this machine (locales, memory, space) nor a setting. Source: xlogrecovery.c,
+ * relmapper.c, md.c, controldata_utils.c.
+ */
+const DAMAGE = new RegExp(
+  [
+    'PANIC: {2}(?!.*(?:No space left|Permission denied))',
+    'FATAL: {2}.*(?:checkpoint record|redo location|WAL ends before|recovery ended before)',
+    '(?:FATAL|ERROR): {2}.*(?:invalid page|invalid data|incorrect checksum|corrupted|read \\d+ of \\d+|No such file or directory)',
+  ].join('|'),
+);
+
+function serverError(what: string, said: string, exitCode: number = exitCodes.failure): UserError {
   const lines = said.split('\n');
   const at = lines.findLastIndex((line) => FATAL.test(line));
   const explained = lines.slice(at + 1).flatMap((line) => EXPLAINS.exec(line)?.[1] ?? []);
   const why = at === -1 ? complaint(said) : [FATAL.exec(lines[at]!)![1]!, ...explained].join('; ');
-  return new UserError(`${what}: ${why || 'it said nothing'}`, { exitCode: exitCodes.failure });
+  return new UserError(`${what}: ${why || 'it said nothing'}`, { exitCode });
 }

@@ -5,8 +5,8 @@ import type { PgSession } from './pg-session.ts';
 
 export interface DrillCheck {
   readonly name: string;
-  /** `skipped`: it does not apply here; the text says why. */
-  readonly result: 'passed' | 'failed' | 'skipped';
+  /** `skipped`: it does not apply here; `error`: it could not be made; the text says why. */
+  readonly result: 'passed' | 'failed' | 'skipped' | 'error';
   readonly text: string;
   readonly seconds: number;
 }

@@ -28,9 +28,14 @@ const AFTER_MS = 400;
 /** Starts the command line as a terminal does, in a process group of its own, and ends it a moment after a random stage. */
 export async function startAndKill(
   sessions: Sessions,
-  { words, random, stages }: { words: readonly string[]; random: Random; stages: Stages },
+  {
+    words,
+    random,
+    stages,
+    signals = killSignals,
+  }: { words: readonly string[]; random: Random; stages: Stages; signals?: readonly NodeJS.Signals[] },
 ): Promise<Killed> {
-  const signal = killSignals[random.below(killSignals.length)]!;
+  const signal = signals[random.below(signals.length)]!;
   const [stage, isReached] = Object.entries(stages)[random.below(Object.keys(stages).length)]!;
   const afterMs = random.below(AFTER_MS);
   const env = { ...process.env, KLOSET_NBD_RUN_DIR: sessions.directory };
