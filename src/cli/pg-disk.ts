@@ -14,12 +14,17 @@ import { partOf } from '../exports/composition.ts';
 import { MemoryOverlays } from '../exports/memory-overlays.ts';
 import type { OpenStore } from '../exports/open-store.ts';
 import { SnapshotExports } from '../exports/snapshot-exports.ts';
-import { FREE_PERCENT_DEFAULT, type FreeSpace } from '../ext4/parameters.ts';
-import { parseSelector, selectSnapshot } from '../kloset/selector.ts';
+import { FREE_PERCENT_DEFAULT, type FreeSpace, type LayoutRequest } from '../ext4/parameters.ts';
+import { parseSelector, type Selector, selectSnapshot } from '../kloset/selector.ts';
+import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import type { PgDisk } from '../postgres/pg-session.ts';
+import type { User } from '../postgres/postgres-server.ts';
 
 /** Where the snapshot lies on the disk: not at its root, so that lost+found is not in the data directory. */
 const PLACE = 'data';
+
+/** The path of all that a snapshot has. */
+const WHOLE = '/';
 
 /**
  * Free space on a new disk, bytes. It costs nothing until it is written, and WAL alone grows to max_wal_size (1 GiB) and more; of
@@ -44,41 +49,39 @@ export async function throwAwayDisk(
 ): Promise<PgDisk> {
   const selector = parseSelector(text);
   const header = selectSnapshot(store.snapshots, selector);
-  return {
+  const writtenTo = {
+    directory: await spillDirectory(undefined, log),
+    memoryBytes: overlayBytesMax,
+    advice: 'set TMPDIR to a directory with more of it',
+  };
+  const open = (wanted: Selector) => async (owner: User, contentBytes: number) => {
+    const overlays = new MemoryOverlays({
+      memoryBytesMax: overlayBytesMax,
+      tempDir: undefined,
+      encryptSpill: store.repository.isEncrypted,
+      space: { onFull: 'fail' },
+      log,
+    });
+    closers.add(() => overlays.close());
+    const layout = { owner, free: freeSpace(contentBytes) };
+    const options = { store, selectors: [wanted], into: PLACE, layout, overlays, log };
+    const exports = await SnapshotExports.create(options);
+    closers.add(() => exports.close());
+    return exports;
+  };
+  const disk = {
     name: selector.text,
     clone: undefined,
     header,
-    path: partOf(header, { selector, at: undefined }, undefined).path,
     place: PLACE,
     owner: undefined,
     exportName: '',
-    writtenTo: {
-      directory: await spillDirectory(undefined, log),
-      memoryBytes: overlayBytesMax,
-      advice: 'set TMPDIR to a directory with more of it',
-    },
-    async open(owner, contentBytes): Promise<ExportCatalog> {
-      const overlays = new MemoryOverlays({
-        memoryBytesMax: overlayBytesMax,
-        tempDir: undefined,
-        encryptSpill: store.repository.isEncrypted,
-        space: { onFull: 'fail' },
-        log,
-      });
-      closers.add(() => overlays.close());
-      const layout = { owner, free: freeSpace(contentBytes) };
-      const exports = await SnapshotExports.create({
-        store,
-        selectors: [selector],
-        into: PLACE,
-        layout,
-        overlays,
-        log,
-      });
-      closers.add(() => exports.close());
-      return exports;
-    },
+    writtenTo,
   };
+  const { path } = partOf(header, { selector, at: undefined }, undefined);
+  const whole = { ...selector, path: undefined };
+  const wider = { ...disk, path: WHOLE, within: path, wider: undefined, open: open(whole) };
+  return { ...disk, path, within: undefined, wider: path === WHOLE ? undefined : wider, open: open(selector) };
 }
 
 /**
@@ -100,14 +103,19 @@ export async function cloneDisk(
   const clones = await LocalClones.open({ directory, settings, store: () => Promise.resolve(store), log });
   closers.add(() => clones.close());
   const record = await clones.registry.read(name);
-  const plan = record === undefined ? planClone(name, snapshot ?? 'latest', store) : existing(record, snapshot, store);
-  const [part] = plan.parts;
-  return {
+  const [part] = record === undefined ? [] : partsOf(record);
+  const header = selectSnapshot(store.snapshots, parseSelector(part?.snapshot ?? snapshot ?? 'latest'));
+  // A clone that is wider than what was asked for remembers what that was.
+  const asked = pathOf(header, snapshot ?? record?.selector.replace(/=.*$/, ''));
+  if (part !== undefined) requireSame(record!, part, { snapshot, asked, store });
+  const on = (path: string, within: string | undefined): PgDisk => ({
     name,
     clone: name,
-    header: selectSnapshot(store.snapshots, parseSelector(part!.snapshot)),
-    path: part!.path,
-    place: part!.at ?? '',
+    header,
+    path,
+    place: part === undefined ? PLACE : (part.at ?? ''),
+    within,
+    wider: part !== undefined || path === WHOLE ? undefined : on(WHOLE, path),
     owner: record === undefined ? undefined : (record.layout.owner ?? 'recorded'),
     exportName: name,
     writtenTo:
@@ -116,44 +124,66 @@ export async function cloneDisk(
         : undefined,
     async open(owner, contentBytes): Promise<ExportCatalog> {
       const layout = { owner, free: freeSpace(contentBytes) };
-      if (record === undefined) await clones.registry.create({ ...plan, layout });
+      const plan = newRecord(name, { selector: snapshot ?? 'latest', header, path, layout, store });
+      if (record === undefined) await clones.registry.create(plan);
       return new CloneExports(clones, noExports);
     },
-  };
+  });
+  return part === undefined ? on(asked ?? WHOLE, undefined) : on(part.path, asked === part.path ? undefined : asked);
+}
+
+/** The directory that a selector names; undefined if it names none. */
+function pathOf(header: SnapshotHeader, text = ''): string | undefined {
+  const selector = parseSelector(text);
+  return selector.path === undefined ? undefined : partOf(header, { selector, at: undefined }, undefined).path;
 }
 
 /** Behind the clones there is nothing else. */
 const noExports: ExportCatalog = { list: async () => [], acquire: async () => undefined };
 
-function existing(record: CloneRecord, snapshot: string | undefined, store: OpenStore): CloneRecord {
-  const [part, ...others] = record.parts;
-  if (others.length > 0) {
-    throw new UserError(`The clone "${record.name}" is of several snapshots: name one of one, or attach it yourself.`);
-  }
-  if (snapshot !== undefined) {
-    const wanted = selectSnapshot(store.snapshots, parseSelector(snapshot));
-    if (wanted.id !== part!.snapshot) {
-      throw new UserError(
-        `The clone "${record.name}" is of snapshot ${part!.snapshot.slice(0, 8)}, not ${wanted.id.slice(0, 8)}: leave SNAPSHOT out, or take another name.`,
-      );
-    }
-  }
-  return record;
+function partsOf({ name, parts }: CloneRecord): CloneRecord['parts'] {
+  if (parts.length === 1) return parts;
+  throw new UserError(`The clone "${name}" is of several snapshots: name one of one, or attach it yourself.`);
 }
 
-function planClone(name: string, snapshot: string, store: OpenStore): CloneRecord {
-  const selector = parseSelector(snapshot);
-  const header = selectSnapshot(store.snapshots, selector);
-  const part = partOf(header, { selector, at: undefined }, PLACE);
+/** Throws UserError unless the clone has what was asked for: that snapshot, and that directory of it. */
+function requireSame(
+  { name }: CloneRecord,
+  part: CloneRecord['parts'][number],
+  { snapshot, asked, store }: { snapshot: string | undefined; asked: string | undefined; store: OpenStore },
+): void {
+  if (snapshot === undefined) return;
+  const wanted = selectSnapshot(store.snapshots, parseSelector(snapshot));
+  const advice = 'leave SNAPSHOT out, or take another name';
+  if (wanted.id !== part.snapshot) {
+    const [is, not] = [part.snapshot, wanted.id].map((id) => id.slice(0, 8));
+    throw new UserError(`The clone "${name}" is of snapshot ${is}, not ${not}: ${advice}.`);
+  }
+  if (asked !== undefined && asked !== part.path && part.path !== WHOLE) {
+    throw new UserError(`The clone "${name}" is of ${part.path} in its snapshot, not ${asked}: ${advice}.`);
+  }
+}
+
+function newRecord(
+  name: string,
+  {
+    selector,
+    header,
+    path,
+    layout,
+    store,
+  }: { selector: string; header: SnapshotHeader; path: string; layout: LayoutRequest; store: OpenStore },
+): CloneRecord {
+  const { repository } = store;
   return {
     formatVersion: CLONE_FORMAT_VERSION,
     name,
     overlayId: newOverlayId(),
-    storeId: toHex(store.repository.config.repositoryId),
-    isEncrypted: store.repository.isEncrypted,
-    selector: snapshot,
-    parts: [{ snapshot: header.id, path: part.path, at: PLACE }],
-    layout: {},
+    storeId: toHex(repository.config.repositoryId),
+    isEncrypted: repository.isEncrypted,
+    selector,
+    parts: [{ snapshot: header.id, path, at: PLACE }],
+    layout,
     createdMs: Date.now(),
     resetMs: null,
     expiresMs: null,

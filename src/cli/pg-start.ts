@@ -176,7 +176,7 @@ async function startOn(
   const how = { chooseServer, force, method, keepSettings, unsafeNetwork, withoutTablespaces, tablespaces, port };
   const session = await openPgSession({ store, disk, log, onBug, ending: signals.ending, memory, ...how }, closers);
   for (const warning of await defuseDatabases(session)) log.warn({}, warning);
-  const part = { snapshotId: disk.header.id, path: disk.path };
+  const part = { snapshotId: session.snapshotId, path: session.path };
   return { session, store, warmUps, part, signals, memory };
 }
 

@@ -12,17 +12,6 @@ export function findDataDirectories(tree: SnapshotTree): number[] {
   return found;
 }
 
-/** The first file that looks like what pg_dump or pg_dumpall wrote, undefined if there is none. */
-export function findLogicalDump(tree: SnapshotTree): number | undefined {
-  for (let entry = 1; entry < tree.length; entry++) {
-    if (tree.type[entry] !== entryTypes.file) continue;
-    const name = Buffer.from(entryName(tree, entry)).toString();
-    // The directory format's table of contents, and the names people give to the others.
-    if (name === 'toc.dat' || /\.(dump|pgdump|sql)(\.(gz|zst|lz4))?$/.test(name)) return entry;
-  }
-  return undefined;
-}
-
 /** The entry of a file below `directory`; undefined if there is none. */
 export function fileAt(tree: SnapshotTree, directory: number, names: readonly string[]): number | undefined {
   const entry = entryAt(tree, directory, names);
@@ -37,6 +26,13 @@ export function entryAt(tree: SnapshotTree, directory: number, names: readonly s
     at = findChild(tree, at, Buffer.from(name));
   }
   return at;
+}
+
+/** Whether an entry is `directory` or lies below it. */
+export function isBelow(tree: SnapshotTree, entry: number, directory: number): boolean {
+  let at = entry;
+  while (at !== directory && at !== 0) at = tree.parent[at]!;
+  return at === directory;
 }
 
 function isNamed(tree: SnapshotTree, entry: number, name: string): boolean {

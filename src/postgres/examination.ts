@@ -7,7 +7,8 @@ import { formatBytes, KiB, MiB } from '../core/units.ts';
 import { type MappedTablespace, parseTablespaceMap, startSegment } from './backup-label.ts';
 import { effectiveSettings, includeNames, parseConfiguration, type Setting } from './configuration.ts';
 import { type ControlData, parseControlData } from './control-data.ts';
-import { entryAt, fileAt, findDataDirectories, findLogicalDump } from './data-directories.ts';
+import { entryAt, fileAt, findDataDirectories, isBelow } from './data-directories.ts';
+import { findLogicalDump } from './logical-dump.ts';
 import type { PostgresServer } from './postgres-server.ts';
 import { missingLibraries, requireSameBuild } from './server-build.ts';
 import { requireWal } from './wal-segments.ts';
@@ -16,6 +17,8 @@ import { requireWal } from './wal-segments.ts';
 export interface Snapshot {
   readonly tree: SnapshotTree;
   readonly content: ContentReader;
+  /** Where the tree's root was on the source machine, an absolute path. */
+  readonly root: string;
 }
 
 export interface Examination {
@@ -52,11 +55,13 @@ export async function examine(
     readonly chooseServer: (major: number) => Promise<PostgresServer>;
     readonly force: boolean;
     readonly workDirectory: string;
+    /** Only there, and below; undefined: anywhere. */
+    readonly within: string | undefined;
   },
 ): Promise<Examination> {
   const { tree } = snapshot;
   const { force } = options;
-  const dataDirectory = theDataDirectory(tree);
+  const dataDirectory = await theDataDirectory(snapshot, options.within);
   const path = entryPath(tree, dataDirectory);
   const text = (names: readonly string[]) => readText(snapshot, dataDirectory, names);
   const major = majorVersion((await text(['PG_VERSION'])) ?? '');
@@ -76,6 +81,7 @@ export async function examine(
   const wal = requireWal(tree, dataDirectory, {
     first: label === undefined ? control.redoSegment : (startSegment(label) ?? control.redoSegment),
     segmentBytes: control.walSegmentBytes,
+    root: snapshot.root,
   });
   if (wal.gap !== undefined) {
     if (!force) throw new UserError(`${wal.gap}. Bring it from the archive, or lose that with --force.`, damaged);
@@ -98,14 +104,20 @@ export async function examine(
   };
 }
 
-function theDataDirectory(tree: SnapshotTree): number {
-  const found = findDataDirectories(tree);
+async function theDataDirectory(snapshot: Snapshot, within = '/'): Promise<number> {
+  const { tree } = snapshot;
+  const top = entryAt(
+    tree,
+    0,
+    within.split('/').filter((name) => name !== ''),
+  );
+  const found = findDataDirectories(tree).filter((entry) => top !== undefined && isBelow(tree, entry, top));
   if (found.length === 1) return found[0]!;
   if (found.length > 1) {
     const paths = found.map((entry) => entryPath(tree, entry)).join(', ');
     throw new UserError(`The snapshot has ${found.length} data directories: ${paths}. Name one as SNAPSHOT:PATH.`);
   }
-  const dump = findLogicalDump(tree);
+  const dump = await findLogicalDump(snapshot);
   if (dump !== undefined) {
     throw new UserError(
       `The snapshot has no data directory but a logical dump (${entryPath(tree, dump)}): restore that with pg_restore, or with psql if it is SQL, into a running server.`,

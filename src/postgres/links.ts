@@ -7,7 +7,7 @@ import { entryPath, entryTypes, type SnapshotTree } from '../core/snapshot-tree.
 import { toBytePath } from '../source/directory-lister.ts';
 import { findLeavingLinks, type LeavingLink } from '../source/tree-links.ts';
 import type { MappedTablespace } from './backup-label.ts';
-import { entryAt } from './data-directories.ts';
+import { entryAt, isBelow } from './data-directories.ts';
 
 /** What to do with one link; paths lie below the tree's root and begin with `/`. */
 export type LinkChange =
@@ -59,12 +59,15 @@ export function planLinks(options: LinkOptions): LinkChange[] {
 /** How many links are told by name. */
 const LOST_TOLD_MAX = 20;
 
-function leavingError(lost: readonly string[]): UserError {
+/** Links for which there is no way on this disk. */
+export class LeavingLinksError extends UserError {}
+
+function leavingError(lost: readonly string[]): LeavingLinksError {
   const untold = lost.length - LOST_TOLD_MAX;
   const told = lost.slice(0, LOST_TOLD_MAX).join(', ') + (untold > 0 ? `, and ${untold} more` : '');
-  return new UserError(
+  return new LeavingLinksError(
     `Symlinks of the data directory leave the snapshot, and could lead into live files of this machine: ${told}. ` +
-      'Serve the snapshot that holds what they lead to, name a place in it with --tablespace OID=PATH, or leave tablespaces out with --without-tablespaces.',
+      'Take a snapshot that holds what they lead to, name a place in it with --tablespace OID=PATH, or leave tablespaces out with --without-tablespaces.',
   );
 }
 
@@ -94,10 +97,4 @@ function entryOfPath({ tree, root }: LinkOptions, path: string): number | undefi
 /** `16384` for the link `…/pg_tblspc/16384`. */
 function tablespaceOf(link: string, base: string): string | undefined {
   return link.startsWith(`${base}/pg_tblspc/`) ? link.slice(`${base}/pg_tblspc/`.length) : undefined;
-}
-
-function isBelow(tree: SnapshotTree, entry: number, directory: number): boolean {
-  let at = entry;
-  while (at !== directory && at !== 0) at = tree.parent[at]!;
-  return at === directory;
 }

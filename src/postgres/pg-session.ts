@@ -20,11 +20,11 @@ import { Cluster, type ClusterFacts, recoverAndDefuse } from './cluster.ts';
 import { formatConfiguration } from './configuration.ts';
 import { containedConfiguration, type Difference } from './contained-configuration.ts';
 import { containerOf, DockerServer } from './docker-server.ts';
-import { type Examination, examine } from './examination.ts';
+import type { Examination } from './examination.ts';
 import { checkSpace, type WrittenTo } from './free-space.ts';
-import { planLinks } from './links.ts';
 import type { PostgresServer, ServerUser, User } from './postgres-server.ts';
 import { SqlClient } from './sql-client.ts';
+import { planStart } from './start-plan.ts';
 
 /** The disk to start on, and what it is made of. */
 export interface PgDisk {
@@ -36,6 +36,10 @@ export interface PgDisk {
   /** The directory of the snapshot that is on the disk, and where it lies there: '' for the disk's root. */
   readonly path: string;
   readonly place: string;
+  /** Where below that directory the data directory is; undefined: it is the only one. */
+  readonly within: string | undefined;
+  /** The same with more of the snapshot, for what links of the data directory lead to; undefined: there is no more. */
+  readonly wider: PgDisk | undefined;
   /** Whose its files are; undefined for a new disk, whose files get the owner that `open` is given. */
   readonly owner: User | 'recorded' | undefined;
   readonly exportName: string;
@@ -76,6 +80,8 @@ export interface PgSession {
   readonly facts: ClusterFacts;
   readonly examination: Examination;
   readonly snapshotId: string;
+  /** The directory of the snapshot that is on the disk. */
+  readonly path: string;
   readonly clone: string | undefined;
   readonly isContained: boolean;
   readonly logFile: string;
@@ -90,43 +96,31 @@ export interface PgSession {
 
 /** What goes up is taken down by `closers`, also after a failure: the caller closes them. Rejects with UserError. */
 export async function openPgSession(options: PgOptions, closers: Closers): Promise<PgSession> {
-  const { store, disk, log, ending } = options;
-  const { header } = disk;
+  const { log, ending } = options;
   const directory = await createSession();
   closers.add(() => removeSession(directory));
   const found: SessionRecord = {
     kind: 'pg',
     pid: process.pid,
     pidStart: startOf(process.pid) ?? 0,
-    export: disk.name,
-    clone: disk.clone,
+    export: options.disk.name,
+    clone: options.disk.clone,
     uri: '',
-    snapshot: header.id,
+    snapshot: options.disk.header.id,
     readOnly: false,
     memoryGroups: options.memory?.directory,
   };
   await writeRecord(directory, found);
 
-  const source = await store.openSource(header, disk.path);
-  closers.add(() => source.close());
-  const snapshot = { tree: source.tree, content: source };
-  const { chooseServer, force } = options;
-  const examination = await examine(snapshot, { chooseServer, force, workDirectory: directory });
+  const { disk, source, examination, links } = await planStart(options, directory, closers);
+  const { header } = disk;
   const container = examination.server instanceof DockerServer ? containerOf(directory) : undefined;
   const record = { ...found, container };
   await writeRecord(directory, record);
   const { walBytes } = examination;
-  const narrow = disk.writtenTo && (await checkSpace(disk.writtenTo, { walBytes, force }));
+  const narrow = disk.writtenTo && (await checkSpace(disk.writtenTo, { walBytes, force: options.force }));
   const warnings = narrow === undefined ? examination.warnings : [...examination.warnings, narrow];
   for (const warning of warnings) log.warn({ snapshot: header.id }, warning);
-  const links = planLinks({
-    tree: source.tree,
-    root: source.root,
-    dataDirectory: examination.dataDirectory,
-    mapped: examination.mapped,
-    placed: options.tablespaces,
-    withoutTablespaces: options.withoutTablespaces,
-  });
   const { server } = examination;
   log.info(
     { snapshot: header.id, path: examination.path },
@@ -147,7 +141,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   const inside = (words: readonly string[]) => (sandbox === undefined ? words : sandbox.inside(words));
   const owner = sandbox?.userIsRoot === true ? { uid: 0, gid: 0 } : user;
   const contentBytes = contentBytesOf(source.tree);
-  const address = await serve(options, { directory, owner, contentBytes }, closers);
+  const address = await serve(disk, options, { directory, owner, contentBytes }, closers);
   const mountPoint = join(directory, 'mnt');
   await mkdir(mountPoint, { mode: 0o711 });
   const request = { address, mountPoint, workDirectory: directory, readOnly: false, inside, detached: false, ending };
@@ -192,6 +186,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
     facts,
     examination,
     snapshotId: header.id,
+    path: disk.path,
     clone: disk.clone,
     isContained: sandbox !== undefined || server.isContained,
     logFile,
@@ -229,7 +224,8 @@ async function startSandbox(options: PgOptions, directory: string, closers: Clos
 
 /** Serves the disk on a socket of the session's own. */
 async function serve(
-  { disk, log, onBug }: PgOptions,
+  disk: PgDisk,
+  { log, onBug }: PgOptions,
   { directory, owner, contentBytes }: { directory: string; owner: User; contentBytes: number },
   closers: Closers,
 ): Promise<ExportAddress> {

@@ -1,7 +1,9 @@
 /** The WAL segments of a backup: whether those are there that recovery needs. Source: xlog_internal.h, XLogFileName. */
 import { exitCodes, UserError } from '../core/errors.ts';
 import { entryName, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
-import { entryAt, fileAt } from './data-directories.ts';
+import { toBytePath } from '../source/directory-lister.ts';
+import { entryMeantBy } from '../source/tree-links.ts';
+import { entryAt } from './data-directories.ts';
 
 /** A name: timeline, then the segment's number in two parts, each 8 hex digits. */
 const NAME = /^[0-9A-F]{8}([0-9A-F]{8})([0-9A-F]{8})$/;
@@ -15,17 +17,19 @@ export interface WalNeeded {
   readonly gap: string | undefined;
 }
 
-/** Looks at the segments from `first` on, where recovery starts. Throws UserError if that one is missing. */
+/** Looks at the segments from `first` on, where recovery starts; `root` is the tree's place on the source machine. Throws UserError if that one is missing. */
 export function requireWal(
   tree: SnapshotTree,
   dataDirectory: number,
-  { first, segmentBytes }: { readonly first: string; readonly segmentBytes: number },
+  { first, segmentBytes, root }: { readonly first: string; readonly segmentBytes: number; readonly root: string },
 ): WalNeeded {
-  const wal = entryAt(tree, dataDirectory, ['pg_wal']);
-  // A link: what it leads to is looked at when links are.
-  if (wal !== undefined && tree.type[wal] === entryTypes.symlink) return { bytes: 0, gap: undefined };
+  const entry = entryAt(tree, dataDirectory, ['pg_wal']);
+  const isLink = entry !== undefined && tree.type[entry] === entryTypes.symlink;
+  const wal = isLink ? entryMeantBy(tree, entry, toBytePath(Buffer.from(root))) : entry;
+  // What leads out of the snapshot is refused with the other links.
+  if (isLink && wal === undefined) return { bytes: 0, gap: undefined };
   const segments = wal === undefined ? [] : segmentsOf(tree, wal);
-  if (fileAt(tree, dataDirectory, ['pg_wal', first]) === undefined) throw missing(first, segments);
+  if (!segments.includes(first)) throw missing(first, segments);
   const numbers = new Set(segments.map((name) => segmentNumber(name, segmentBytes)));
   const start = segmentNumber(first, segmentBytes);
   const needed = [...numbers].filter((number) => number >= start);

@@ -43,8 +43,8 @@ export function* findLeavingLinks(tree: SnapshotTree, root: BytePath): Generator
   }
 }
 
-/** Where an absolute target led on the source machine; undefined if that is not in the tree. */
-function entryMeantBy(tree: SnapshotTree, link: number, root: BytePath): number | undefined {
+/** Where a symlink led on the source machine, whose directory `root` the tree is; undefined if that is not in the tree. */
+export function entryMeantBy(tree: SnapshotTree, link: number, root: BytePath): number | undefined {
   const end = follow(tree, link, namesOf(root));
   return end.kind === 'inside' ? end.entry : undefined;
 }

@@ -112,6 +112,26 @@ describe.skipIf(need.missing)(need.title('pg on a backup that is not as it shoul
     expect(await sessions.run('pg', '--store', half, ...without)).toMatchObject({ exitCode: 0, stdout: '1\n' });
   });
 
+  test('of several data directories one is named, and its tablespaces are found beside it', async () => {
+    const cluster = await makeCluster(cleanup);
+    const space = join(cluster.folder, 'space');
+    mkdirSync(space);
+    chownSync(space, postgresUser().uid, postgresUser().gid);
+    const sql = [`create tablespace aside location '${space}'`, 'create table there tablespace aside as select 2 as a'];
+    await runSql(cleanup, cluster, sql);
+    cpSync(cluster.data, join(cluster.folder, 'other'), { recursive: true, verbatimSymlinks: true });
+    const store = await storeOfFolder(cleanup, cluster.folder, cluster.folder);
+    const sessions = sessionsIn(cleanup);
+    const ask = (sql: string, ...words: string[]) =>
+      sessions.run('pg', ...words, '--store', store, ...quiet, '--', psql(), '-qAt', '-c', sql);
+    expect((await ask('', 'latest')).stderr).toContain(`${cluster.folder}/data, ${cluster.folder}/other. Name one`);
+    expect(await ask('select a from there', 'latest:data')).toMatchObject({ exitCode: 0, stdout: '2\n' });
+    const clone = ['--clones', join(temporaryFolder(cleanup), 'clones'), '--clone', 'mine'];
+    const made = await ask('create table made as select a + 1 as b from there', 'latest:data', ...clone);
+    expect(made).toMatchObject({ exitCode: 0 });
+    expect(await ask('select b from made', ...clone)).toMatchObject({ exitCode: 0, stdout: '3\n' });
+  });
+
   test('links in place of directories stop the start, relative ones too', async () => {
     const cluster = await makeCluster(cleanup);
     const live = temporaryFolder(cleanup);
@@ -201,6 +221,12 @@ describe.skipIf(need.missing)(need.title('pg on a backup that is not as it shoul
     expect(await refusal(none)).toMatchObject({ exitCode: 64, stderr: expect.stringContaining('PG_VERSION') });
     writeFileSync(join(none, 'base.dump'), 'PGDMP');
     expect(await refusal(none)).toMatchObject({ exitCode: 64, stderr: expect.stringContaining('pg_restore') });
+    renameSync(join(none, 'base.dump'), join(none, 'monday'));
+    expect((await refusal(none)).stderr).toContain('is it the right snapshot?');
+    for (const beginning of ['PGDMP\x01', 'toc.dat\0', '--\n-- PostgreSQL database cluster dump\n']) {
+      writeFileSync(join(none, 'monday'), beginning.padEnd(100));
+      expect((await refusal(none)).stderr).toContain('a logical dump (/monday)');
+    }
 
     const broken = copy();
     const control = readFileSync(join(broken, 'a/global/pg_control'));

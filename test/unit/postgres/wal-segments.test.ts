@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest';
+import { entryAt } from '../../../src/postgres/data-directories.ts';
 import { requireWal } from '../../../src/postgres/wal-segments.ts';
 import { directory, file, makeTree, symlink } from '../../support/ext4-tree.ts';
 
@@ -6,7 +7,7 @@ const MiB = 2 ** 20;
 const withWal = (...names: string[]) =>
   makeTree(directory([['pg_wal', directory(names.map((name) => [name, file(1)] as const))]]));
 const look = (names: readonly string[], first: string, segmentBytes = 16 * MiB) =>
-  requireWal(withWal(...names), 0, { first, segmentBytes });
+  requireWal(withWal(...names), 0, { first, segmentBytes, root: '/' });
 
 test('the first segment must be there, and is named', () => {
   expect(() => look(['000000010000000000000008'], '000000010000000000000007')).toThrow(
@@ -35,10 +36,20 @@ test('a new timeline goes on with the numbers of the old one', () => {
   expect(look(names, names[0]!).gap).toBeUndefined();
 });
 
-test('a link to WAL elsewhere is not looked into', () => {
-  const tree = makeTree(directory([['pg_wal', symlink('/wal')]]));
-  expect(requireWal(tree, 0, { first: '000000010000000000000007', segmentBytes: MiB })).toEqual({
-    bytes: 0,
-    gap: undefined,
-  });
+test('a link is followed to what it meant, and left to others where that is not in the snapshot', () => {
+  const linked = (target: string) => {
+    const wal = directory([['000000010000000000000008', file(1)]]);
+    const tree = makeTree(
+      directory([
+        ['data', directory([['pg_wal', symlink(target)]])],
+        ['wal', wal],
+      ]),
+    );
+    return (first: string) => requireWal(tree, entryAt(tree, 0, ['data'])!, { first, segmentBytes: MiB, root: '/srv' });
+  };
+  for (const target of ['/srv/wal', '../wal']) {
+    expect(() => linked(target)('000000010000000000000007')).toThrow('lacks the WAL segment 000000010000000000000007');
+    expect(linked(target)('000000010000000000000008')).toEqual({ bytes: MiB, gap: undefined });
+  }
+  expect(linked('/wal')('000000010000000000000007')).toEqual({ bytes: 0, gap: undefined });
 });
