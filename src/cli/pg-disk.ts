@@ -13,6 +13,7 @@ import { spillDirectory } from '../device/spill-file.ts';
 import { partOf } from '../exports/composition.ts';
 import { MemoryOverlays } from '../exports/memory-overlays.ts';
 import type { OpenStore } from '../exports/open-store.ts';
+import type { SnapshotDevice } from '../exports/snapshot-device.ts';
 import { SnapshotExports } from '../exports/snapshot-exports.ts';
 import { FREE_PERCENT_DEFAULT, type FreeSpace, type LayoutRequest } from '../ext4/parameters.ts';
 import { parseSelector, type Selector, selectSnapshot } from '../kloset/selector.ts';
@@ -34,6 +35,11 @@ const FREE_BYTES_MIN = 16 * GiB;
 const freeSpace = (contentBytes: number): FreeSpace | undefined =>
   (contentBytes / 100) * FREE_PERCENT_DEFAULT > FREE_BYTES_MIN ? undefined : { bytes: FREE_BYTES_MIN };
 
+/** A disk, and what of it is open once it is served. */
+export interface ServedDisk extends PgDisk {
+  openDevices(): readonly SnapshotDevice[];
+}
+
 interface DiskSurroundings {
   readonly store: OpenStore;
   readonly log: Log;
@@ -46,7 +52,7 @@ interface DiskSurroundings {
 export async function throwAwayDisk(
   text: string,
   { store, log, closers, overlayBytesMax }: DiskSurroundings,
-): Promise<PgDisk> {
+): Promise<ServedDisk> {
   const selector = parseSelector(text);
   const header = selectSnapshot(store.snapshots, selector);
   const writtenTo = {
@@ -54,6 +60,8 @@ export async function throwAwayDisk(
     memoryBytes: overlayBytesMax,
     advice: 'set TMPDIR to a directory with more of it',
   };
+  let served: SnapshotExports | undefined;
+  const openDevices = () => served?.openDevices ?? [];
   const open = (wanted: Selector) => async (owner: User, contentBytes: number) => {
     const overlays = new MemoryOverlays({
       memoryBytesMax: overlayBytesMax,
@@ -67,6 +75,7 @@ export async function throwAwayDisk(
     const options = { store, selectors: [wanted], into: PLACE, layout, overlays, log };
     const exports = await SnapshotExports.create(options);
     closers.add(() => exports.close());
+    served = exports;
     return exports;
   };
   const disk = {
@@ -81,7 +90,8 @@ export async function throwAwayDisk(
   const { path } = partOf(header, { selector, at: undefined }, undefined);
   const whole = { ...selector, path: undefined };
   const wider = { ...disk, path: WHOLE, within: path, wider: undefined, open: open(whole) };
-  return { ...disk, path, within: undefined, wider: path === WHOLE ? undefined : wider, open: open(selector) };
+  const asked = { ...disk, path, within: undefined, wider: path === WHOLE ? undefined : wider, open: open(selector) };
+  return { ...asked, openDevices };
 }
 
 /**
@@ -91,7 +101,7 @@ export async function throwAwayDisk(
 export async function cloneDisk(
   name: string,
   options: DiskSurroundings & { readonly directory: string; readonly snapshot: string | undefined },
-): Promise<PgDisk> {
+): Promise<ServedDisk> {
   checkCloneName(name);
   const { store, log, closers, directory, snapshot } = options;
   await mkdir(directory, { recursive: true, mode: 0o700 });
@@ -129,7 +139,9 @@ export async function cloneDisk(
       return new CloneExports(clones, noExports);
     },
   });
-  return part === undefined ? on(asked ?? WHOLE, undefined) : on(part.path, asked === part.path ? undefined : asked);
+  const disk =
+    part === undefined ? on(asked ?? WHOLE, undefined) : on(part.path, asked === part.path ? undefined : asked);
+  return { ...disk, openDevices: () => clones.devices.open };
 }
 
 /** The directory that a selector names; undefined if it names none. */

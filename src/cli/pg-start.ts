@@ -21,7 +21,10 @@ import type { GlobalArguments } from './arguments.ts';
 import { clonesDirectory } from './clones-options.ts';
 import { EndSignals } from './end-signals.ts';
 import { cloneDisk, throwAwayDisk } from './pg-disk.ts';
+import { openSessionControl } from './server-session.ts';
 import { chooseStore } from './store.ts';
+import { topCommands } from './top.ts';
+import { TopReports } from './top-report.ts';
 import { startWarmUps, warmOption } from './warm-options.ts';
 
 export interface PgStartArguments extends GlobalArguments {
@@ -175,6 +178,8 @@ async function startOn(
   const chooseServer = (major: number) => chooseServerFor(major, given);
   const how = { chooseServer, force, method, keepSettings, unsafeNetwork, withoutTablespaces, tablespaces, port };
   const session = await openPgSession({ store, disk, log, onBug, ending: signals.ending, memory, ...how }, closers);
+  const commands = topCommands(new TopReports({ store, devices: disk.openDevices, log }));
+  closers.add(await openSessionControl(session.directory, { commands, log, onBug }));
   for (const warning of await defuseDatabases(session)) log.warn({}, warning);
   const part = { snapshotId: session.snapshotId, path: session.path };
   return { session, store, warmUps, part, signals, memory };

@@ -81,7 +81,8 @@ const forgetCommand: CommandModule<object, ForgetArguments> = {
 };
 
 async function record({ export: name = '', begin, pid }: RecordArguments): Promise<void> {
-  const server = await connectServer(pid === undefined ? undefined : countOption('pid', pid, { min: 1, max: 2 ** 22 }));
+  const wanted = pid === undefined ? undefined : countOption('pid', pid, { min: 1, max: 2 ** 22 });
+  const server = await connectServer(wanted, ['serve']);
   try {
     const told = await server.call(begin ? 'profile.begin' : 'profile.record', { export: name });
     if (!begin) process.stdout.write((told as RecordedProfile[]).map(describeRecorded).join(''));

@@ -1,4 +1,4 @@
-/** A running `serve` among the sessions of this machine, with a socket by which commands such as `top` ask it. */
+/** Running servers among the sessions of this machine, with a socket by which commands such as `top` ask them. */
 import { join } from 'node:path';
 import {
   createSession,
@@ -6,6 +6,7 @@ import {
   listSessions,
   removeSession,
   type Session,
+  type SessionRecord,
   startOf,
   writeRecord,
 } from '../attach/sessions.ts';
@@ -17,13 +18,22 @@ import type { Log } from '../core/log.ts';
 /** The control socket in a session's directory. */
 const SOCKET = 'control';
 
-export interface SessionOptions {
+export interface SessionControl {
   readonly commands: Readonly<Record<string, ControlCommand>>;
+  readonly log: Log;
+  readonly onBug: (error: unknown) => void;
+}
+
+export interface SessionOptions extends SessionControl {
   /** Where clients connect. */
   readonly uri: string;
   readonly readOnly: boolean;
-  readonly log: Log;
-  readonly onBug: (error: unknown) => void;
+}
+
+/** Lets commands ask the session of that directory. Resolves to what ends it. */
+export async function openSessionControl(directory: string, options: SessionControl): Promise<() => Promise<void>> {
+  const control = await ControlServer.listen({ ...options, path: join(directory, SOCKET) });
+  return () => control.close();
 }
 
 /**
@@ -39,12 +49,12 @@ export async function openServerSession(options: SessionOptions): Promise<() => 
     }
     const made = await createSession();
     directory = made;
-    const { commands, log, onBug, uri, readOnly } = options;
-    const control = await ControlServer.listen({ path: join(made, SOCKET), commands, log, onBug });
+    const { uri, readOnly } = options;
+    const close = await openSessionControl(made, options);
     const { pid } = process;
     await writeRecord(made, { kind: 'serve', pid, pidStart: startOf(pid) ?? 0, export: '', uri, readOnly });
     return async () => {
-      await control.close();
+      await close();
       await removeSession(made);
     };
   } catch (error) {
@@ -59,9 +69,15 @@ export async function openServerSession(options: SessionOptions): Promise<() => 
   }
 }
 
-/** Connects to the running server of that process; without one, to the only one there is. Rejects with UserError. */
-export async function connectServer(pid: number | undefined): Promise<ControlClient> {
-  const running = (await listSessions()).filter(({ record, isAlive }) => record.kind === 'serve' && isAlive);
+/**
+ * Connects to the running server of that process; without one, to the only one there is, those of `kinds`. Rejects with
+ * UserError.
+ */
+export async function connectServer(
+  pid: number | undefined,
+  kinds: readonly SessionRecord['kind'][],
+): Promise<ControlClient> {
+  const running = (await listSessions()).filter(({ record, isAlive }) => kinds.includes(record.kind) && isAlive);
   const wanted = pid === undefined ? running : running.filter(({ record }) => record.pid === pid);
   const [first, second] = wanted;
   if (first === undefined) {
@@ -70,10 +86,12 @@ export async function connectServer(pid: number | undefined): Promise<ControlCli
   }
   if (second !== undefined) throw new UserError(`Several servers run here${describe(running)}: name one with --pid.`);
   const client = await ControlClient.connect(join(first.directory, SOCKET));
-  if (client === undefined) throw new UserError(`The server (process ${first.record.pid}) has just ended.`);
+  if (client === undefined) throw new UserError(`The server (process ${first.record.pid}) is just starting or ending.`);
   return client;
 }
 
 function describe(running: readonly Session[]): string {
-  return running.length === 0 ? '' : ` (${running.map(({ record }) => `${record.pid}: ${record.uri}`).join(', ')})`;
+  return running.length === 0
+    ? ''
+    : ` (${running.map(({ record }) => `${record.pid}: ${record.kind} ${record.kind === 'pg' ? record.export : record.uri}`).join(', ')})`;
 }

@@ -70,7 +70,7 @@ async function top(given: TopArguments): Promise<void> {
   const rows = given.rows === undefined ? undefined : countOption('rows', given.rows, { min: 1, max: ROWS_MAX });
   const pid = given.pid === undefined ? undefined : countOption('pid', given.pid, { min: 1, max: PID_MAX });
   const isLive = process.stdout.isTTY === true && !given.once && !given.json;
-  const client = await connectServer(pid);
+  const client = await connectServer(pid, ['serve', 'pg']);
   try {
     for (;;) {
       const rowsMax = rows ?? (given.json ? ROWS_MAX : rowsOfTerminal());

@@ -148,7 +148,7 @@ async function readControl(
   const entry = fileAt(snapshot.tree, dataDirectory, ['global', 'pg_control'])!;
   const bytes = new Uint8Array(Math.min(CONTROL_BYTES, snapshot.tree.sizeBytes[entry]!));
   await snapshot.content.read(entry, 0, bytes);
-  const copy = join(workDirectory, 'control');
+  const copy = join(workDirectory, 'examined');
   await mkdir(join(copy, 'global'), { recursive: true });
   await writeFile(join(copy, 'global', 'pg_control'), bytes);
   await writeFile(join(copy, 'postgresql.conf'), '');

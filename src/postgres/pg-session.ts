@@ -73,6 +73,8 @@ export interface PgOptions {
 
 /** A PostgreSQL on a snapshot, and everything below it. */
 export interface PgSession {
+  /** Of its record, and of what it makes. */
+  readonly directory: string;
   /** Directory of its Unix socket: what PGHOST takes. */
   readonly host: string;
   readonly port: number;
@@ -180,6 +182,7 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   await writeRecord(directory, { ...record, uri: address.uri, method, device, mountPoint, host, port: options.port });
   const sql = new SqlClient(server, { host, port: options.port, user: facts.superuser, ending });
   return {
+    directory,
     host,
     port: options.port,
     dataDirectory: server.dataDirectory(place),

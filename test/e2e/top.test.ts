@@ -1,12 +1,14 @@
 /** `top`: asked of a running server, over what a real client has read. */
 import { spawn } from 'node:child_process';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import type { ToldRelation, TopReport } from '../../src/cli/top-report.ts';
-import { mustRun, runCli, startServer } from '../support/cli.ts';
+import { builtCli, mustRun, runCli, startServer } from '../support/cli.ts';
 import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
 import { mountExport, mountNeeds } from '../support/mount.ts';
+import { sessionsIn } from '../support/pg-session.ts';
 import { postgresNeeds, startPostgres } from '../support/postgres.ts';
-import { commandPath, requires } from '../support/requires.ts';
+import { commandPath, findPostgres15, requires } from '../support/requires.ts';
 
 const cleanup = cleanupAfterEach();
 const CLEAR = '\x1b[H\x1b[2J';
@@ -146,5 +148,20 @@ describe.skipIf(need.missing)(need.title('top beside PostgreSQL'), () => {
     });
     await postgres.stop();
     await mounted.unmount();
+  });
+
+  test('tells what a `pg` has cost, and of which clone', async () => {
+    const here = sessionsIn(cleanup);
+    const psql = join(findPostgres15()!, 'psql');
+    const ask = `${psql} -XAtqc 'select sum(length(name)) from photo' >&2; exec ${process.execPath} ${builtCli} top --json`;
+    const clone = ['--clones', join(temporaryFolder(cleanup), 'clones'), '--clone', 'mine'];
+    for (const [name, ...how] of [['latest'], ['mine', ...clone]] as const) {
+      const { stdout } = await here.run('pg', '--store', albumStore, '--no-cache', ...how, '--', 'sh', '-c', ask);
+      const { snapshots } = JSON.parse(stdout) as TopReport;
+      expect(snapshots.map(({ exports }) => exports)).toEqual([[name]]);
+      const photo = snapshots[0]!.relations!.find((relation) => relation.name === 'photo');
+      expect(photo!.requests, name).toBeGreaterThan(0);
+    }
+    expect(here.leftOver()).toEqual([]);
   });
 });
