@@ -151,9 +151,17 @@ async function withToken(address: ExportAddress): Promise<ExportAddress> {
   return { ...address, name: attachName, uri: address.uri.replace(/^([a-z+]+:\/\/[^/?]*)\/?[^?]*/, `$1${path}`) };
 }
 
-/** Two addresses of one export: an empty path and a missing one are the default export. */
+/** `@TOKEN` at the end of an export's name. */
+const TOKEN = /(?:%40|@)([0-9a-f]{32})(?=\?|$)/;
+
+/**
+ * Two addresses of one disk. A token is a disk's own, whatever its names and those of the server; without one an empty path and a
+ * missing one are the default export.
+ */
 function isSame(a: string, b: string): boolean {
-  const plain = (uri: string) => uri.replace(/(%40|@)[0-9a-f]{32}(?=\?|$)/, '').replace(/\/(?=\?|$)/, '');
+  const [tokenA, tokenB] = [a, b].map((uri) => TOKEN.exec(uri)?.[1]);
+  if (tokenA !== undefined && tokenA === tokenB) return true;
+  const plain = (uri: string) => uri.replace(TOKEN, '').replace(/\/(?=\?|$)/, '');
   return plain(a) === plain(b);
 }
 

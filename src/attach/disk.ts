@@ -87,7 +87,7 @@ async function mountKernelNbd(request: MountRequest): Promise<MountedDisk> {
   const words = ['nbd-client', ...where, device, '-N', address.name, '-nonetlink', ...(readOnly ? ['-R'] : [])];
   await run(inside(words), { what: `nbd-client for ${address.uri}` });
   try {
-    const pid = Number(await readFile(`/sys/block/${basename(device)}/pid`, 'utf8'));
+    const pid = await clientOf(device);
     await limitDirtyPages(`/sys/block/${basename(device)}`);
     await run(inside(['mount', '-t', 'ext4', '-o', mountOptions(readOnly), device, mountPoint]), {
       what: `Mounting ${device}`,
@@ -96,6 +96,21 @@ async function mountKernelNbd(request: MountRequest): Promise<MountedDisk> {
   } catch (error) {
     await finish(['nbd-client', '-d', device]);
     throw error;
+  }
+}
+
+/** How long nbd-client may take from its end in the foreground to the device's start, milliseconds. */
+const CLIENT_MS_MAX = 10_000;
+
+/** The process that keeps the device: nbd-client returns before that has begun. */
+async function clientOf(device: string): Promise<number> {
+  const path = `/sys/block/${basename(device)}/pid`;
+  const end = Date.now() + CLIENT_MS_MAX;
+  for (;;) {
+    const text = await readFile(path, 'utf8').catch(() => '');
+    if (text !== '') return Number(text);
+    if (Date.now() > end) throw new UserError(`${device} has no client: the server has closed the connection at once.`);
+    await sleep(POLL_MS);
   }
 }
 

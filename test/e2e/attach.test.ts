@@ -66,6 +66,10 @@ describe.skipIf(need.missing)(need.title('attach'), () => {
     const second = await sessions.run('attach', uri, temporaryFolder(cleanup));
     expect(second.exitCode).toBe(64);
     expect(second.stderr).toContain(`attached for writing at ${folder}`);
+    const byAnotherName = exportUri(server.uris[0]!, '8e457cf5').replace('127.0.0.1', 'localhost');
+    const third = await sessions.run('attach', byAnotherName, temporaryFolder(cleanup));
+    expect(third.exitCode).toBe(64);
+    expect(third.stderr).toContain(`attached for writing at ${folder}`);
 
     expect((await sessions.run('detach', folder)).stdout).toBe(`detached ${folder}\n`);
     expect(readdirSync(folder)).toEqual([]);

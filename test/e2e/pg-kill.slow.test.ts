@@ -54,7 +54,8 @@ describe.skipIf(need.missing)(need.title('what is left when it is killed'), () =
         mounted: () => readdirSync(mountPoint).length > 0,
       };
       const killed = await startAndKill(sessions, { words: ['attach', uri, mountPoint], random, stages });
-      if (killed.ended === 0) await sessions.run('detach', mountPoint);
+      if (killed.ended === 0)
+        expect(await sessions.run('detach', mountPoint)).toMatchObject({ exitCode: 0, stderr: '' });
       await nothingIsLeft(sessions, killed);
       expect(readdirSync(mountPoint), JSON.stringify(killed)).toEqual([]);
       count(outcomes, killed);
