@@ -7,8 +7,10 @@ import { runCli } from '../support/cli.ts';
 import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
 
 const cleanup = cleanupAfterEach();
-const inspect = (args: readonly string[], env: NodeJS.ProcessEnv = {}) =>
+/** With what the log has to say; on a slow machine it tells of progress, too. */
+const told = (args: readonly string[], env: NodeJS.ProcessEnv = {}) =>
   runCli(['at', albumStore, 'inspect', 'tag:after', '--json', ...args], { env });
+const inspect = (args: readonly string[], env: NodeJS.ProcessEnv = {}) => told(['--log-level', 'error', ...args], env);
 
 describe('the disk cache', () => {
   test('gives two processes at once, and later ones, what the store gives', async () => {
@@ -28,7 +30,7 @@ describe('the disk cache', () => {
       bytes[bytes.length >> 1]! ^= 1;
       writeFileSync(file, bytes);
     }
-    const after = await inspect(['--cache-dir', directory]);
+    const after = await told(['--cache-dir', directory]);
     expect({ ...after, stderr: '' }).toEqual({ ...before, stderr: '' });
     expect(after.stderr.match(/is damaged and is made anew/g)).toHaveLength(3);
     expect(await inspect(['--cache-dir', directory])).toEqual(before);
@@ -42,7 +44,7 @@ describe('the disk cache', () => {
     const asked = await inspect(['--cache-dir', directory]);
     expect(asked).toMatchObject({ exitCode: 64, stdout: '' });
     expect(asked.stderr.trim().split('\n')).toHaveLength(1);
-    const byDefault = await inspect([], { KLOSET_NBD_CACHE_DIR: '', XDG_CACHE_HOME: home });
+    const byDefault = await told([], { KLOSET_NBD_CACHE_DIR: '', XDG_CACHE_HOME: home });
     expect(byDefault.exitCode).toBe(0);
     expect(byDefault.stderr).toContain('opening goes on without a cache');
     expect(cachedFiles(directory)).toEqual([]);

@@ -1,5 +1,6 @@
 /** The judges the other end-to-end tests rely on: each must pass what is right, and be able to fail. */
 import { chmodSync, closeSync, linkSync, mkdirSync, openSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import { type AddressInfo, createServer } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { mustRun } from '../support/cli.ts';
@@ -7,6 +8,7 @@ import { type Cleanup, cleanupAfterEach, temporaryFolder } from '../support/fixt
 import { differences, type ExpectedEntry } from '../support/fixtures-manifest.ts';
 import { attachDevice, fsckRemarks, mountDevice, mountNeeds } from '../support/mount.ts';
 import { commandPath, requires } from '../support/requires.ts';
+import { connectRaw, receive } from './raw-client.ts';
 
 const HELLO_SHA256 = '5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03';
 
@@ -120,3 +122,23 @@ async function serveWithNbdkit(cleanup: Cleanup, file: string): Promise<string> 
   cleanup.add(() => mustRun('sh', ['-c', 'kill "$(cat "$1")"', 'sh', pidFile]));
   return `nbd+unix:///?socket=${socket}`;
 }
+
+describe('the client without manners', () => {
+  const cleanup = cleanupAfterEach();
+
+  test('listens no longer for what it has received', async () => {
+    const server = createServer((socket) => {
+      const timer = setInterval(() => socket.write('x'), 1);
+      socket.on('close', () => clearInterval(timer)).on('error', () => undefined);
+    });
+    cleanup.add(() => void server.close());
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const socket = await connectRaw(cleanup, `nbd://127.0.0.1:${(server.address() as AddressInfo).port}`);
+    const before = socket.listenerCount('close');
+    // One piece of a byte after another: it is looked for more often than it is there.
+    expect(await receive(socket, 50)).toHaveLength(50);
+    expect(socket.listenerCount('close')).toBe(before);
+    expect(socket.listenerCount('readable')).toBeLessThanOrEqual(1);
+    socket.destroy();
+  });
+});

@@ -56,12 +56,27 @@ export function readRequest(cookie: number, offset: number, length: number): Buf
 
 /** Reads exactly `length` bytes; leaves the socket paused. Rejects if it ends before. */
 export async function receive(socket: Socket, length: number): Promise<Buffer> {
-  for (;;) {
-    const piece: Buffer | null = socket.read(length);
-    if (piece !== null && piece.length === length) return piece;
+  const pieces: Buffer[] = [];
+  for (let missing = length; missing > 0; ) {
+    // All there is: whoever waits for more beside a part is called at once, and again, and nothing more ever comes.
+    const piece: Buffer | null = socket.read(Math.min(missing, Math.max(1, socket.readableLength)));
+    if (piece !== null) {
+      pieces.push(piece);
+      missing -= piece.length;
+      continue;
+    }
     if (socket.readableEnded || socket.destroyed) throw new Error('the server closed the connection');
-    await Promise.race([once(socket, 'readable'), once(socket, 'close')]);
+    await pieceOrEnd(socket);
   }
+  return Buffer.concat(pieces);
+}
+
+async function pieceOrEnd(socket: Socket): Promise<void> {
+  const looking = new AbortController();
+  const { signal } = looking;
+  await Promise.race([once(socket, 'readable', { signal }), once(socket, 'close', { signal })]);
+  // The other one listens on otherwise, once for each piece that was received.
+  looking.abort();
 }
 
 /** Resolves when the server has closed the connection; what it sent is thrown away. */
