@@ -36,10 +36,10 @@ set -e
 mkdir -p "$keep"
 mount --no-canonicalize --bind /proc/self/fd/3 "$keep"
 mount -o remount,bind,rw "$keep"
-exec 3<&-
-echo ready
-exec cat
 `;
+
+/** What holds it together: ready when it runs, and there until its input ends. */
+const HOLD = 'echo ready; exec cat';
 
 export class Sandbox {
   readonly #directory: string;
@@ -70,17 +70,16 @@ export class Sandbox {
     const isRoot = process.getuid?.() === 0;
     const own = isRoot ? [] : ['--user', '--map-root-user'];
     const words = [...own, '--net', '--mount', '--pid', '--ipc', '--fork', '--kill-child', '--mount-proc'];
-    const { readOnly, others } = hostMounts({ isRoot, directory });
-    const script = ['sh', '-c', SCRIPT, 'sh', directory, ...others, '--', ...readOnly.flat(), '--', ...HIDDEN];
-    const holder = spawn('unshare', [...words, '--propagation', 'slave', ...script], {
+    const holder = spawn('unshare', [...words, '--propagation', 'slave', 'sh', '-c', HOLD], {
       stdio: ['pipe', 'pipe', 'pipe'],
       detached: true,
     });
     await ready(holder);
+    const first = firstProcessOf(holder.pid!);
     const enter = [
       'nsenter',
       '--target',
-      String(firstProcessOf(holder.pid!)),
+      String(first),
       ...(isRoot ? [] : ['--user', '--preserve-credentials']),
       '--net',
       '--mount',
@@ -88,7 +87,16 @@ export class Sandbox {
       '--ipc',
       '--',
     ];
-    return new Sandbox(directory, holder, enter, !isRoot);
+    const sandbox = new Sandbox(directory, holder, enter, !isRoot);
+    // What it has now, not what the host had before: a disk that was attached meanwhile would stay attached as long as this lives.
+    const mounts = readFileSync(`/proc/${first}/mountinfo`, 'utf8').split('\n').flatMap(parseMount);
+    const { readOnly, others } = hostMounts(mounts, { isRoot, directory });
+    const script = [SCRIPT, 'sh', directory, ...others, '--', ...readOnly.flat(), '--', ...HIDDEN];
+    await run(sandbox.inside(['sh', '-c', ...script]), { what: NO_NAMESPACE }).catch(async (error) => {
+      await sandbox.close();
+      throw error;
+    });
+    return sandbox;
   }
 
   /** The words that run a program inside. */
@@ -121,12 +129,16 @@ interface HostMounts {
   readonly others: readonly string[];
 }
 
+const NO_NAMESPACE = 'Making a namespace for PostgreSQL';
+
 /**
- * Every mount of this process. /proc stays as it is where it takes no rights to become oneself again: that is written
+ * What to do with each of a namespace's mounts. /proc stays as it is where it takes no rights to become oneself again: that is written
  * there. Source: proc(5), mountinfo.
  */
-function hostMounts({ isRoot, directory }: { isRoot: boolean; directory: string }): HostMounts {
-  const mounts = readFileSync('/proc/self/mountinfo', 'utf8').split('\n').flatMap(parseMount);
+function hostMounts(
+  mounts: readonly HostMount[],
+  { isRoot, directory }: { readonly isRoot: boolean; readonly directory: string },
+): HostMounts {
   const needed = [directory, ...SYSTEM];
   const isOther = ({ path, source, type }: HostMount) =>
     isRoot && isDisk(source, type) && !needed.some((place) => isWithin(place, path) || isWithin(path, place));

@@ -1,18 +1,18 @@
 /** `kloset-nbd attach`, `detach` and `status` against a running server. */
-import { existsSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { exportUri, mustRun, startServer } from '../support/cli.ts';
 import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
 import { mountNeeds } from '../support/mount.ts';
 import { sessionsIn } from '../support/pg-session.ts';
 import { postgresNeeds } from '../support/postgres.ts';
-import { requires } from '../support/requires.ts';
+import { commandPath, requires } from '../support/requires.ts';
 import { storeOfFolder } from '../support/store-of-folder.ts';
 
 const cleanup = cleanupAfterEach();
 const need = requires(...mountNeeds);
-const needPostgres = requires(...mountNeeds, ...postgresNeeds, 'unshare', 'setpriv');
+const needPostgres = requires(...mountNeeds, ...postgresNeeds, 'unshare', 'setpriv', 'mkfs.ext4');
 
 describe.skipIf(needPostgres.missing)(needPostgres.title('attach beside pg'), () => {
   test('is detached while a pg runs that was started later', async () => {
@@ -24,6 +24,21 @@ describe.skipIf(needPostgres.missing)(needPostgres.title('attach beside pg'), ()
     await sessionsIn(cleanup).start('--store', albumStore);
     expect(await sessions.run('detach', folder)).toMatchObject({ exitCode: 0, stdout: `detached ${folder}\n` });
     expect(existsSync(`/sys/block/${device.slice('/dev/'.length)}/loop/backing_file`)).toBe(false);
+  });
+
+  test('is not kept by a pg that was making its namespace when it was attached', async () => {
+    const folder = temporaryFolder(cleanup);
+    const [image, mountPoint, bin] = ['image', 'mnt', 'bin'].map((name) => join(folder, name));
+    for (const path of [mountPoint!, bin!]) mkdirSync(path);
+    writeFileSync(image!, Buffer.alloc(2 ** 23));
+    await mustRun(commandPath('mkfs.ext4'), ['-q', '-F', image!]);
+    const unshare = `#!/bin/sh\nmount -o loop ${image} ${mountPoint}\nexec ${commandPath('unshare')} "$@"\n`;
+    writeFileSync(join(bin!, 'unshare'), unshare, { mode: 0o755 });
+    cleanup.add(() => mustRun('sh', ['-c', `umount ${mountPoint} 2>&1 || true`]));
+    await sessionsIn(cleanup, { PATH: `${bin}:${process.env.PATH}` }).start('--store', albumStore);
+    const device = (await mustRun('findmnt', ['-n', '-o', 'SOURCE', mountPoint!])).trim();
+    await mustRun('umount', [mountPoint!]);
+    await expect.poll(() => existsSync(`/sys/block/${basename(device)}/loop/backing_file`)).toBe(false);
   });
 
   test('one whose nbdfuse died is cleaned up, and what was mounted in its place stays', async () => {
