@@ -80,9 +80,28 @@ function factsScript(): string {
   ].join('\n');
 }
 
+/** Settings that this server does not take: a time zone that is not installed here, a value of another minor version. */
+export class RefusedSettingsError extends UserError {
+  /** In lower case. */
+  readonly names: readonly string[];
+
+  constructor(names: readonly string[]) {
+    super(`PostgreSQL does not take the backup's values of ${names.join(', ')}.`, { exitCode: exitCodes.failure });
+    this.names = names;
+  }
+}
+
+/** Source: guc.c, parse_and_validate_value and ProcessConfigFileInternal. */
+export function refusedSettings(said: string): string[] {
+  const lines = said.matchAll(
+    /(?:(?:invalid value for|outside the valid range for) parameter|unrecognized configuration parameter) "([^"]+)"/g,
+  );
+  return [...new Set([...lines].map(([, name]) => name!.toLowerCase()))];
+}
+
 /**
- * Recovers the cluster in single-user mode and takes dangerous settings of roles away. Rejects with UserError quoting the
- * server.
+ * Recovers the cluster in single-user mode and takes dangerous settings of roles away. Rejects with RefusedSettingsError for its
+ * configuration, else with UserError quoting the server.
  */
 export async function recoverAndDefuse(options: ClusterOptions, dropSettings: boolean): Promise<ClusterFacts> {
   const lines = factsScript().split('\n');
@@ -94,6 +113,8 @@ export async function recoverAndDefuse(options: ClusterOptions, dropSettings: bo
     ending: options.ending,
   });
   if (status !== 0) {
+    const refused = refusedSettings(stderr);
+    if (refused.length > 0) throw new RefusedSettingsError(refused);
     const exitCode = DAMAGE.test(stderr) ? exitCodes.damagedData : exitCodes.failure;
     throw serverError('PostgreSQL cannot recover the backup', stderr, exitCode);
   }

@@ -1,5 +1,5 @@
 /** From a snapshot to a PostgreSQL that answers: served, attached, mounted, prepared, recovered, started. */
-import { chmod, chown, mkdir, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir } from 'node:fs/promises';
 import { join, posix } from 'node:path';
 import { type AttachMethod, type ExportAddress, mountDisk, unmountDisk } from '../attach/disk.ts';
 import type { MemoryGroups } from '../attach/memory-groups.ts';
@@ -16,13 +16,12 @@ import type { OpenStore } from '../exports/open-store.ts';
 import type { SnapshotHeader } from '../kloset/snapshot.ts';
 import { NbdServer } from '../nbd/server.ts';
 import { findFifos, prepareFiles } from './clone-files.ts';
-import { Cluster, type ClusterFacts, recoverAndDefuse } from './cluster.ts';
-import { formatConfiguration } from './configuration.ts';
-import { containedConfiguration, type Difference } from './contained-configuration.ts';
+import { Cluster, type ClusterFacts, RefusedSettingsError, recoverAndDefuse } from './cluster.ts';
 import { containerOf, DockerServer } from './docker-server.ts';
 import type { Examination } from './examination.ts';
 import { checkSpace, type WrittenTo } from './free-space.ts';
 import type { PostgresServer, ServerUser, User } from './postgres-server.ts';
+import { ownedDirectory, writeConfiguration } from './server-configuration.ts';
 import { SqlClient } from './sql-client.ts';
 import { planStart } from './start-plan.ts';
 
@@ -164,13 +163,17 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
   const setAside = await prepareFiles(files, links);
   if (setAside.length > 0) log.info({ setAside }, `Set aside in the clone: ${setAside.join(', ')}`);
   const host = await ownedDirectory(join(directory, 'pg'), user);
-  const configurationFile = await writeConfiguration(options, { examination, host, user, snapshotId: header.id });
+  const configuration = await writeConfiguration(options, { examination, host, user, snapshotId: header.id });
   const insideDatabase = (words: readonly string[]) => options.memory?.database(inside(words)) ?? inside(words);
   const become = { ...user, by: howToBecome(sandbox) };
   const place = { directory, snapshotRoot, dataDirectory, user: become, inside: insideDatabase };
   const logFile = join(directory, 'postgresql.log');
-  const clusterOptions = { server, place, configurationFile, logFile, ending };
-  const facts = await recoverAndDefuse(clusterOptions, !options.keepSettings);
+  const clusterOptions = { server, place, configurationFile: configuration.file, logFile, ending };
+  const recover = () => recoverAndDefuse(clusterOptions, !options.keepSettings);
+  const facts = await recover().catch(async (error) => {
+    if (!(error instanceof RefusedSettingsError) || !(await configuration.withdraw(error.names))) throw error;
+    return recover();
+  });
   for (const { role, database, setting } of facts.droppedRoleSettings) {
     const whose = [role && `role ${role}`, database && `database ${database}`].filter((text) => text).join(', ');
     log.info({ role, database, setting }, `Not used: ${setting} of ${whose || 'all roles'}`);
@@ -264,13 +267,6 @@ function howToBecome(sandbox: Sandbox | undefined): ServerUser['by'] {
   return sandbox === undefined ? 'self' : 'unmap';
 }
 
-async function ownedDirectory(path: string, { uid, gid }: User): Promise<string> {
-  await mkdir(path, { mode: 0o700 });
-  await chown(path, uid, gid);
-  await chmod(path, 0o700);
-  return path;
-}
-
 /**
  * From here on what runs in the server must not change the directory of its socket: a link in the socket's place would lead
  * clients, which have the host's network and files, into a live cluster. As an ordinary user without namespaces it can.
@@ -280,56 +276,6 @@ async function closeToServer(socketDirectory: string, sandbox: Sandbox | undefin
   if (process.getuid?.() !== 0) return;
   await chown(socketDirectory, 0, 0);
   await chmod(socketDirectory, 0o711);
-}
-
-/** The part of a memory group that PostgreSQL's shared buffers may have. */
-const SHARED_PART = 4;
-
-async function writeConfiguration(
-  options: PgOptions,
-  parts: { examination: Examination; host: string; user: User; snapshotId: string },
-): Promise<string> {
-  const { examination, host, user, snapshotId } = parts;
-  const files = { 'pg_hba.conf': 'local all all trust\n', 'pg_ident.conf': '' };
-  const directory = await ownedDirectory(`${host}-conf`, user);
-  const path = (name: string) => join(directory, name);
-  const contained = containedConfiguration({
-    backup: examination.backupSettings,
-    control: examination.control,
-    major: examination.server.major,
-    place: {
-      socketDirectory: host,
-      port: options.port,
-      hbaFile: path('pg_hba.conf'),
-      identFile: path('pg_ident.conf'),
-      clusterName: `kloset-nbd ${snapshotId.slice(0, 8)}`,
-      isThrowAway: options.disk.clone === undefined,
-    },
-    locales: await examination.server.locales(),
-    sharedBytesMax: options.memory && options.memory.databaseBytesMax / SHARED_PART,
-    keepSettings: options.keepSettings,
-  });
-  logDifferences(contained.differences, options.log);
-  const all = { ...files, 'postgresql.conf': formatConfiguration(contained.settings) };
-  for (const [name, text] of Object.entries(all)) {
-    await writeFile(path(name), text, { mode: 0o600 });
-    await chown(path(name), user.uid, user.gid);
-  }
-  return path('postgresql.conf');
-}
-
-/** More settings than PostgreSQL has, extensions' included, are told as a number. */
-const DIFFERENCES_TOLD_MAX = 1000;
-
-function logDifferences(differences: readonly Difference[], log: Log): void {
-  const untold = differences.length - DIFFERENCES_TOLD_MAX;
-  if (untold > 0) log.info({ count: untold }, `Not used: ${untold} further settings`);
-  for (const { name, backup, used } of differences.slice(0, DIFFERENCES_TOLD_MAX)) {
-    log.info(
-      { setting: name, backup, used },
-      `Not used: ${name} = '${backup}'${used === undefined ? '' : `; here '${used}'`}`,
-    );
-  }
 }
 
 function describeMethod(method: AttachMethod): string {

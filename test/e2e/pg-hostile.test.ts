@@ -166,6 +166,18 @@ describe.skipIf(need.missing)(need.title('pg on a backup that is not as it shoul
     );
   });
 
+  test('settings that this server does not take are left out, and told', async () => {
+    const cluster = await makeCluster(cleanup);
+    const lines = ["TimeZone = 'US/Nowhere'", "random_page_cost = 'cheap'", 'geqo = off', ''];
+    appendFileSync(join(cluster.data, 'postgresql.conf'), lines.join('\n'));
+    const store = await storeOfFolder(cleanup, cluster.data);
+    const words = ['--log-level', 'warn', '--', psql(), '-At', '-c', 'show geqo'];
+    const asked = await sessionsIn(cleanup).run('pg', '--store', store, ...words);
+    expect(asked).toMatchObject({ exitCode: 0, stdout: 'off\n' });
+    expect(asked.stderr).toContain("Not used: timezone = 'US/Nowhere', which this server does not take");
+    expect(asked.stderr).toContain("Not used: random_page_cost = 'cheap', which");
+  });
+
   test('a copy of a running server needs --force, and starts with it', async () => {
     const cluster = await makeCluster(cleanup);
     await runSql(cleanup, cluster, ['create table t as select 1 as a'], { stop: 'immediate' });
