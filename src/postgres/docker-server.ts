@@ -27,6 +27,7 @@ export class DockerServer implements PostgresServer {
   readonly major: number;
   readonly version: string;
   readonly user: User;
+  readonly hasOwnMounts = true;
   readonly isContained: boolean;
   /** The client's own settings say where the engine is; a container sees none of it. */
   readonly environment = process.env;

@@ -130,7 +130,8 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
 
   const user = await serverUser(source.tree, disk, examination);
   ending.throwIfAborted();
-  const sandbox = server.isContained ? undefined : await startSandbox(options, directory, closers);
+  const sandbox = server.hasOwnMounts ? undefined : await startSandbox(options, directory, closers);
+  if (server.hasOwnMounts && !server.isContained) log.warn({}, ON_A_NETWORK);
   if (sandbox === undefined) {
     const watcher = startWatcher(directory);
     closers.add(() => watcher.dismiss());
@@ -202,6 +203,9 @@ export async function openPgSession(options: PgOptions, closers: Closers): Promi
     runInside: (program, words) => finish(server.command(program, words, place), { ending }),
   };
 }
+
+const ON_A_NETWORK =
+  'PostgreSQL is not contained: --docker-network. SQL inside the backup can reach what is on that network.';
 
 async function startSandbox(options: PgOptions, directory: string, closers: Closers): Promise<Sandbox | undefined> {
   const { unsafeNetwork, log } = options;

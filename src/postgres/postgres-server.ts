@@ -33,7 +33,9 @@ export interface PostgresServer {
   readonly version: string;
   /** Whom it must run as; undefined: the machine's own account for it. */
   readonly user: User | undefined;
-  /** It brings its own network and mounts: no namespaces are needed for it. */
+  /** It brings its own mounts: the disk is mounted on the host, and no namespaces are made. */
+  readonly hasOwnMounts: boolean;
+  /** It brings its own network, too, which leads nowhere. */
   readonly isContained: boolean;
   /** What its commands are run with. */
   readonly environment: NodeJS.ProcessEnv;
@@ -66,6 +68,7 @@ export class InstalledServer implements PostgresServer {
   readonly major: number;
   readonly version: string;
   readonly user = undefined;
+  readonly hasOwnMounts = false;
   readonly isContained = false;
   /** Nothing of ours that could change what a server does, or that it should not know. */
   readonly environment = { PATH: '/usr/bin:/bin:/usr/sbin:/sbin', LC_ALL: 'C' };

@@ -53,6 +53,17 @@ describe.skipIf(need.missing)(need.title('pg --docker'), () => {
     expect(sessions.leftOver()).toEqual([]);
   });
 
+  test('is put on a network where that is asked for, which it says', async () => {
+    const { docker, sessions } = sessionsWithDocker();
+    const words = ['--docker', '--docker-network', 'lan', '--', psql(), '-At', '-c', 'table album limit 0'];
+    const asked = await sessions.run('pg', 'tag:before', '--store', albumStore, ...words);
+    expect(asked).toMatchObject({ exitCode: 0, stdout: '' });
+    expect(asked.stderr).toContain('PostgreSQL is not contained: --docker-network.');
+    const server = docker.calls().find((call) => call.includes('--name'))!;
+    expect(server.slice(0, 4)).toEqual(['run', '--rm', '--network', 'lan']);
+    expect(sessions.leftOver()).toEqual([]);
+  });
+
   test('finds tablespaces, and drills', async () => {
     const cluster = await makeCluster(cleanup);
     const space = join(cluster.folder, 'space');
