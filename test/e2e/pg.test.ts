@@ -20,6 +20,8 @@ describe.skipIf(need.missing)(need.title('pg'), () => {
     const counted = await sessions.run('pg', 'tag:before', '--store', albumStore, '--', psql(), ...countPhotos);
     expect(counted.stdout).toBe('4000\n');
     expect(counted.exitCode).toBe(0);
+    // Room for WAL and for what COMMAND writes, though the database is small.
+    expect(counted.stderr).toMatch(/is open: \d+ entries on a disk of 16\.\d GiB/);
     const script = 'test -n "$PGHOST" -a -n "$PGPORT" -a "$PGUSER" = postgres && exit 7';
     const failed = await sessions.run('pg', 'tag:after', '--store', albumStore, '--', 'sh', '-c', script);
     expect(failed.exitCode).toBe(7);
