@@ -1,12 +1,22 @@
 /** Chunks on disk: what is not as it was written is missing and gone, and what there is stays below its bound. */
 import { createSecretKey } from 'node:crypto';
-import { copyFileSync, existsSync, mkdirSync, readFileSync, truncateSync, utimesSync, writeFileSync } from 'node:fs';
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { describe, expect, it } from 'vitest';
 import { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
 import { ChunkFiles, listChunkFiles } from '../../../src/cache/chunk-files.ts';
 import type { ChunkFileSettings, ChunkId } from '../../../src/cache/chunk-names.ts';
 import { CHUNK_SEGMENT_BYTES } from '../../../src/cache/limits.ts';
+import { sealedLength } from '../../../src/cache/sealed-buffer.ts';
 import { newCacheCounters } from '../../../src/core/counters.ts';
 import { MiB } from '../../../src/core/units.ts';
 import { cachedFiles, LogLines } from '../../support/cache.ts';
@@ -55,6 +65,10 @@ describe.each([false, true])('a chunk on disk (encrypted: %s)', (isEncrypted) =>
     const directory = temporaryFolder(cleanup);
     const { disk } = await openDisk(directory, { isEncrypted });
     for (const length of [1, CHUNK_SEGMENT_BYTES, LENGTH]) await disk.offer(id(length, length), contentOf(1, length));
+    // Whole blocks are written, and what is behind the end is cut off.
+    const sizes = cachedFiles(directory).map((path) => statSync(path).size);
+    const expected = [1, CHUNK_SEGMENT_BYTES, LENGTH].map((length) => sealedLength(length, CHUNK_SEGMENT_BYTES));
+    expect(sizes.sort((a, b) => a - b)).toEqual(expected);
     const later = await openDisk(directory, { isEncrypted });
     for (const length of [1, CHUNK_SEGMENT_BYTES, LENGTH]) {
       expect(Buffer.compare((await readWhole(later.disk, id(length, length)))!, contentOf(1, length))).toBe(0);

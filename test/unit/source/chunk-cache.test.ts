@@ -1,5 +1,7 @@
 /** Who waits for a chunk: as long as somebody does it is fetched, once; when nobody does any more that stops. */
+import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
+import type { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
 import type { ChunkRef, ChunkStore } from '../../../src/core/chunk-store.ts';
 import { ByteBudget } from '../../../src/core/concurrency.ts';
 import { orStopped, type StopOptions, StoppedError } from '../../../src/core/stop.ts';
@@ -63,6 +65,52 @@ describe('a chunk that several wait for', () => {
     expect(await staying).toBe(plain);
     expect(upstream.fetches[0]!.signal.aborted).toBe(false);
     await expect(cache.get({ ...chunk, lengthBytes: 4 }, { signal: stop.signal })).rejects.toThrow('gone');
+    expect(upstream.fetches).toHaveLength(1);
+    await cache.close();
+  });
+});
+
+describe('a chunk that has come', () => {
+  it('is there for others before it is kept, and is fetched once', async () => {
+    const upstream = new HeldStore();
+    const cache = new ChunkCache(upstream, { bytesMax: 1000 });
+    const target = new Uint8Array(2);
+    const reading = cache.readInto(chunk, 1, target);
+    upstream.fetches[0]!.finish();
+    await reading;
+    expect([...target]).toEqual([2, 3]);
+    // In the same turn: nothing is in memory yet.
+    expect(cache.readIntoNow(chunk, 0, target)).toBe(true);
+    expect([...target]).toEqual([1, 2]);
+    await Promise.all([cache.readInto(chunk, 0, target), cache.get(chunk)]);
+    await setImmediate();
+    expect(cache.readIntoNow(chunk, 0, target)).toBe(true);
+    expect(upstream.fetches).toHaveLength(1);
+    await cache.close();
+  });
+
+  it('is not fetched again by a guess that looked for it on disk meanwhile', async () => {
+    const upstream = new HeldStore();
+    let looked = (_isThere: boolean) => {};
+    // Takes nothing, as one that is busy.
+    const disk = {
+      generation: 0,
+      pending: () => undefined,
+      has: () => new Promise<boolean>((resolve) => (looked = resolve)),
+      readSegment: async () => false,
+      hasRoomFor: () => false,
+      dropped: () => {},
+      close: async () => {},
+    } as unknown as ChunkDisk;
+    const cache = new ChunkCache(upstream, { bytesMax: 1000, disk });
+    const guess = cache.prefetch(chunk, { purpose: 'warm-up' });
+    const reading = cache.readInto(chunk, 0, new Uint8Array(3));
+    while (upstream.fetches.length === 0) await setImmediate();
+    upstream.fetches[0]!.finish();
+    await reading;
+    await setImmediate();
+    looked(false);
+    expect(await guess).toBe(false);
     expect(upstream.fetches).toHaveLength(1);
     await cache.close();
   });
