@@ -171,12 +171,12 @@ export class ChunkDisk {
     }
   }
 
-  async #open({ path, sealName }: ChunkFile, plainBytes: number): Promise<SealedReader | undefined> {
+  async #open({ path, sealName: name, salt }: ChunkFile, plainBytes: number): Promise<SealedReader | undefined> {
     const handle = await openIfThere(path);
     if (handle === undefined) return undefined;
     void utimesNow(path);
-    const sizes = { plainBytes, segmentBytes: CHUNK_SEGMENT_BYTES };
-    return SealedReader.openKnown(handle, { name: sealName, keys: this.#names.seal, ...sizes });
+    const seal = { name, salt, segmentBytes: CHUNK_SEGMENT_BYTES, keys: this.#names.seal };
+    return SealedReader.openKnown(handle, { ...seal, plainBytes });
   }
 
   /** A damaged file goes; one that cannot be opened for other reasons (too many open files) stays. */

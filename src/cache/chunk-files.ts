@@ -68,7 +68,8 @@ export class ChunkFiles {
     if (filesEvicted === undefined) return { outcome: 'refused', bytesWritten: 0, filesEvicted: 0 };
     const buffer = this.#buffer.take(length);
     const sealed = buffer.subarray(0, length);
-    sealInto(sealed, plain, { name: file.sealName, segmentBytes: CHUNK_SEGMENT_BYTES, keys: this.#names.seal });
+    const { sealName: name, salt } = file;
+    sealInto(sealed, plain, { name, salt, segmentBytes: CHUNK_SEGMENT_BYTES, keys: this.#names.seal });
     mkdirSync(file.directory, { recursive: true, mode: 0o700 });
     if (!this.#writeDirect(file, buffer, length)) writeWhole(file, sealed, {});
     this.#bytes! += cost;

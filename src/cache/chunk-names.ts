@@ -32,9 +32,15 @@ export interface ChunkFile {
   readonly path: string;
   /** What it is sealed as: in another one's place it opens nothing. */
   readonly sealName: string;
+  /**
+   * Of its key. Not random, so that a reader knows it and need not read the header first: a name stands for the same bytes
+   * for ever, so no key and nonce ever seal two.
+   */
+  readonly salt: Uint8Array;
 }
 
-const NAMES_SALT = Buffer.from('kloset-nbd chunk names');
+/** With another number files of former versions are never found, and go when room is made. */
+const NAMES_SALT = Buffer.from('kloset-nbd chunk names 2');
 
 export class ChunkNames {
   readonly seal: SealKeys;
@@ -63,8 +69,9 @@ export class ChunkNames {
   }
 
   #makeFile(sealName: string): ChunkFile {
-    const hidden = createHmac('sha256', this.#names).update(sealName).digest('hex');
+    const salt = createHmac('sha256', this.#names).update(sealName).digest();
+    const hidden = salt.toString('hex');
     const directory = join(this.#directory, hidden.slice(0, 2));
-    return { directory, path: join(directory, hidden.slice(2, 40)), sealName };
+    return { directory, path: join(directory, hidden.slice(2, 40)), sealName, salt };
   }
 }

@@ -31,8 +31,8 @@ export const CHUNK_EVICTION_PART = 16;
 /** Space of its file system that cached chunks leave free: this, or a twentieth of a smaller one. */
 export const DISK_FREE_BYTES_MIN = 1 * GiB;
 
-/** Cached chunks open at once, descriptors: reads that hit one need not open it. */
-export const OPEN_CHUNK_FILES_MAX = 128;
+/** Cached chunks open at once, descriptors: reads that hit one need not open it. A gigabyte of them; Node raises the limit of a process. */
+export const OPEN_CHUNK_FILES_MAX = 512;
 
 /** Names of cached chunks that are not computed anew, some 300 bytes each: those that are coming in. */
 export const RECENT_NAMES_MAX = 256;

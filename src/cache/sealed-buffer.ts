@@ -1,6 +1,6 @@
 import { copyBytes } from '../core/copy-bytes.ts';
 import { assert } from '../core/errors.ts';
-import { beginSeal, type SealKeys, sealHeader, TAG_BYTES } from './sealed-format.ts';
+import { beginSeal, type Seal, sealHeader, TAG_BYTES } from './sealed-format.ts';
 
 /** Bytes of the sealed file that holds `plainBytes`. */
 export function sealedLength(plainBytes: number, segmentBytes: number): number {
@@ -9,11 +9,7 @@ export function sealedLength(plainBytes: number, segmentBytes: number): number {
 }
 
 /** Makes a whole sealed file in `into`, which is as long as `sealedLength` says: what SealedWriter would write. */
-export function sealInto(
-  into: Uint8Array,
-  plain: Uint8Array,
-  seal: { name: string; segmentBytes: number; keys: SealKeys },
-): void {
+export function sealInto(into: Uint8Array, plain: Uint8Array, seal: Seal): void {
   const { segmentBytes } = seal;
   assert(into.byteLength === sealedLength(plain.byteLength, segmentBytes), 'the buffer is as long as the sealed file');
   const { header, cipher } = beginSeal(seal);

@@ -4,7 +4,7 @@
  *   header, 64 bytes     magic, version, protection, segment size, salt
  *   segment 0 .. n-1     data ‖ tag (16); all but the last hold exactly the segment size, there is always one
  *
- * The file's key is HKDF-SHA256 of the store's key with the salt, 32 random bytes; the header's other fields and the
+ * The file's key is HKDF-SHA256 of the store's key with the salt, 32 bytes, random unless one name stands for the same bytes for ever; the header's other fields and the
  * file's name go in as its purpose. So each key encrypts one file, a changed header gives another key, and a file under
  * another's name, or another store's, opens nothing. A segment is AES-256-GCM under that key: its nonce is its number
  * and whether it is the last, so that none can be moved, left out or cut off behind. Of plaintext stores the data stays
@@ -87,13 +87,19 @@ function nonceOf(index: number, isLast: boolean): Uint8Array {
   return nonce;
 }
 
+/** What a file is sealed as. */
+export interface Seal {
+  readonly name: string;
+  readonly segmentBytes: number;
+  readonly keys: SealKeys;
+  /** For names that stand for the same bytes for ever; default: a random one. */
+  readonly salt?: Uint8Array;
+}
+
 /** A new sealed file's header, with a salt of its own, and what seals its segments. */
-export function beginSeal({ name, segmentBytes, keys }: { name: string; segmentBytes: number; keys: SealKeys }): {
-  header: Uint8Array;
-  cipher: SegmentCipher;
-} {
+export function beginSeal(seal: Seal): { header: Uint8Array; cipher: SegmentCipher } {
+  const { name, segmentBytes, keys, salt = randomBytes(SALT_BYTES) } = seal;
   const { protection } = keys;
-  const salt = randomBytes(SALT_BYTES);
   const magic = Buffer.from(SEAL_MAGIC);
   const header = sealHeader.encode({ magic, version: SEAL_VERSION, protection, segmentBytes, salt });
   const key = keys.derive(sealPurpose(name, segmentBytes, protection), salt);

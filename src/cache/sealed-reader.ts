@@ -7,18 +7,14 @@ import { SEGMENT_BYTES_MAX, SEGMENTS_IN_FLIGHT_MAX } from './limits.ts';
 import {
   SEAL_MAGIC,
   SEAL_VERSION,
-  type SealKeys,
+  type Seal,
   SegmentCipher,
   sealHeader,
   sealPurpose,
   TAG_BYTES,
 } from './sealed-format.ts';
 
-/** What a file was sealed as. */
-interface SealedFile {
-  readonly name: string;
-  readonly keys: SealKeys;
-}
+type SealedFile = Pick<Seal, 'name' | 'keys'>;
 
 /** Reads a sealed file in any order. Every method rejects with CacheDamagedError where the file is not what was written. */
 export class SealedReader {
@@ -27,11 +23,11 @@ export class SealedReader {
   readonly segmentBytes: number;
   readonly segmentCount: number;
   readonly #file: FileHandle;
-  readonly #cipher: Promise<SegmentCipher>;
+  readonly #cipher: SegmentCipher;
 
   private constructor(
     file: FileHandle,
-    cipher: Promise<SegmentCipher>,
+    cipher: SegmentCipher,
     { plainBytes, segmentBytes }: { plainBytes: number; segmentBytes: number },
   ) {
     this.#file = file;
@@ -49,7 +45,7 @@ export class SealedReader {
       const segmentCount = Math.max(1, Math.ceil(bodyBytes / (segmentBytes + TAG_BYTES)));
       const plainBytes = bodyBytes - segmentCount * TAG_BYTES;
       if (plainBytes < (segmentCount - 1) * segmentBytes) throw new CacheDamagedError('it is cut short');
-      const reader = new SealedReader(file, Promise.resolve(cipher), { plainBytes, segmentBytes });
+      const reader = new SealedReader(file, cipher, { plainBytes, segmentBytes });
       await reader.readSegment(segmentCount - 1);
       return reader;
     } catch (error) {
@@ -58,21 +54,9 @@ export class SealedReader {
     }
   }
 
-  /**
-   * As `open`, of a file whose sizes are known: nothing is waited for, since segments can be read beside the header. What
-   * is not as it was written is found by the first read.
-   */
-  static openKnown(
-    file: FileHandle,
-    { plainBytes, segmentBytes, ...seal }: SealedFile & { plainBytes: number; segmentBytes: number },
-  ): SealedReader {
-    const cipher = readHeader(file, seal).then((header) => {
-      if (header.segmentBytes !== segmentBytes) throw new CacheDamagedError('its segments have another length');
-      return header.cipher;
-    });
-    // Each read rejects with it; there may be none.
-    cipher.catch(() => undefined);
-    return new SealedReader(file, cipher, { plainBytes, segmentBytes });
+  /** As `open`, of a file of which all is known that its header says: nothing is read. Segments tell what is not as it was written. */
+  static openKnown(file: FileHandle, seal: Required<Seal> & { readonly plainBytes: number }): SealedReader {
+    return new SealedReader(file, cipherOf(seal), seal);
   }
 
   /** The data of one segment: a fresh buffer. */
@@ -123,8 +107,7 @@ export class SealedReader {
     } catch (error) {
       throw asDamage(error);
     }
-    const cipher = await this.#cipher;
-    const data = cipher.open(target, tag, index, index === this.segmentCount - 1);
+    const data = this.#cipher.open(target, tag, index, index === this.segmentCount - 1);
     if (data !== target) target.set(data);
   }
 }
@@ -144,8 +127,12 @@ async function readHeader(
   if (protection !== keys.protection || segmentBytes === 0 || segmentBytes > SEGMENT_BYTES_MAX) {
     throw new CacheDamagedError('its header is not what was written');
   }
-  const key = keys.derive(sealPurpose(name, segmentBytes, protection), salt);
-  return { segmentBytes, cipher: new SegmentCipher(key, protection) };
+  return { segmentBytes, cipher: cipherOf({ name, segmentBytes, keys, salt }) };
+}
+
+function cipherOf({ name, segmentBytes, keys, salt }: Required<Seal>): SegmentCipher {
+  const { protection } = keys;
+  return new SegmentCipher(keys.derive(sealPurpose(name, segmentBytes, protection), salt), protection);
 }
 
 async function readFully(file: FileHandle, target: Uint8Array, position: number): Promise<void> {

@@ -17,6 +17,7 @@ import { ChunkFiles, listChunkFiles } from '../../../src/cache/chunk-files.ts';
 import type { ChunkFileSettings, ChunkId } from '../../../src/cache/chunk-names.ts';
 import { CHUNK_SEGMENT_BYTES } from '../../../src/cache/limits.ts';
 import { sealedLength } from '../../../src/cache/sealed-buffer.ts';
+import { sealHeader } from '../../../src/cache/sealed-format.ts';
 import { newCacheCounters } from '../../../src/core/counters.ts';
 import { MiB } from '../../../src/core/units.ts';
 import { cachedFiles, LogLines } from '../../support/cache.ts';
@@ -92,8 +93,8 @@ describe.each([false, true])('a chunk on disk (encrypted: %s)', (isEncrypted) =>
       await disk.offer(id(1), contentOf(1));
       const [path] = cachedFiles(directory);
       const bytes = readFileSync(path!);
-      // Bytes 20 to 32 of the header are padding: the only ones that say nothing.
-      const at = round < 20 ? round : 32 + random.below(bytes.length - 32);
+      // What the header says is known without it.
+      const at = sealHeader.sizeBytes + random.below(bytes.length - sealHeader.sizeBytes);
       bytes[at]! ^= 1 << random.below(8);
       writeFileSync(path!, bytes);
       expect(await readWhole(disk, id(1)), `byte ${at}`).toBeUndefined();
@@ -105,7 +106,7 @@ describe.each([false, true])('a chunk on disk (encrypted: %s)', (isEncrypted) =>
   it('is missing where it is cut off, longer, or another chunk’s', async () => {
     const directory = temporaryFolder(cleanup);
     const { disk } = await openDisk(directory, { isEncrypted });
-    for (const length of [0, 10, 64, 70_000, LENGTH]) {
+    for (const length of [0, 10, 64, 70_000, LENGTH + 3 * 16 + 63]) {
       await disk.offer(id(1), contentOf(1));
       truncateSync(cachedFiles(directory)[0]!, length);
       expect(await readWhole(disk, id(1)), `cut at ${length}`).toBeUndefined();
