@@ -1,7 +1,7 @@
 /**
  * Writing to a directory overlay, plain and encrypted, beside qemu-nbd over a qcow2 overlay of the same disk.
  *
- *   npm run bench:overlay -- [--seconds 5] [--rounds 3] [--dir DIRECTORY]
+ *   npm run bench:overlay -- [--seconds 5] [--rounds 3] [--dir DIRECTORY] [--only WORDS]
  *
  * All three write to DIRECTORY (default: the system's for temporary files) and make durable what they are asked to.
  */
@@ -10,15 +10,24 @@ import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import os from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { type BenchServer, compare, describeMachine, root, startKlosetNbd, stop } from './fio.ts';
+import { type BenchServer, compare, describeMachine, root, startKlosetNbd, stop, type Workload } from './fio.ts';
 
 const { values } = parseArgs({
   options: {
     seconds: { type: 'string', default: '5' },
     rounds: { type: 'string', default: '3' },
     dir: { type: 'string', default: os.tmpdir() },
+    only: { type: 'string', default: '' },
   },
 });
+const workloads: readonly Workload[] = [
+  { name: '4 KiB random writes, each with a FLUSH', blockSize: '4k', pattern: 'randwrite', depth: 1, fsync: 1 },
+  { name: '4 KiB random writes, a FLUSH for 16', blockSize: '4k', pattern: 'randwrite', depth: 16, fsync: 16 },
+  { name: '1 MiB sequential writes, depth 1', blockSize: '1m', pattern: 'write', depth: 1 },
+  { name: '1 MiB sequential writes, depth 4', blockSize: '1m', pattern: 'write', depth: 4 },
+  { name: '1 MiB sequential writes, depth 8', blockSize: '1m', pattern: 'write', depth: 8 },
+  { name: '1 MiB sequential writes, a FLUSH for 16', blockSize: '1m', pattern: 'write', depth: 4, fsync: 16 },
+];
 const SIZE_MIB = 1024;
 /** Of the encrypted fixture. */
 const PASSPHRASE = 'fixture passphrase 1';
@@ -59,12 +68,7 @@ try {
   compare<'plain' | 'encrypted' | 'qemu'>(
     { plain, encrypted, qemu },
     {
-      workloads: [
-        { name: '4 KiB random writes, each with a FLUSH', blockSize: '4k', pattern: 'randwrite', depth: 1, fsync: 1 },
-        { name: '4 KiB random writes, a FLUSH for 16', blockSize: '4k', pattern: 'randwrite', depth: 16, fsync: 16 },
-        { name: '1 MiB sequential writes, depth 4', blockSize: '1m', pattern: 'write', depth: 4 },
-        { name: '1 MiB sequential writes, a FLUSH for 16', blockSize: '1m', pattern: 'write', depth: 4, fsync: 16 },
-      ],
+      workloads: workloads.filter(({ name }) => name.includes(values.only)),
       rounds: Number(values.rounds),
       seconds: Number(values.seconds),
       sizeMiB: SIZE_MIB,

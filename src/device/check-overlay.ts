@@ -77,7 +77,8 @@ export async function checkOverlay(directory: string, options: CheckOverlayOptio
 function storeOf({ recovered, ...found }: FoundLog, log: Log): LogStore {
   const refuse = () => Promise.reject(new OverlayError('a check writes nothing', { reason: 'io' }));
   const hooks = { syncDirectory: refuse, markOpen: refuse, markClosed: refuse };
-  return new LogStore({ recovered, ...found, segmentBytes: Number.POSITIVE_INFINITY, ...hooks, log });
+  const sizes = { segmentBytes: Number.POSITIVE_INFINITY, dataFirstBytes: Number.POSITIVE_INFINITY };
+  return new LogStore({ recovered, ...found, ...sizes, ...hooks, log });
 }
 
 /** Opening takes complete segments from their INDEX and does not look at the records behind it: here they are. */

@@ -10,6 +10,7 @@ import { type Log, silentLog } from '../core/log.ts';
 import { type DirectoryLock, lockDirectory } from './directory-lock.ts';
 import { errorCode, nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
 import { findLog } from './find-log.ts';
+import { DATA_FIRST_BYTES } from './growing-segment.ts';
 import { SEGMENT_BYTES_TARGET, segmentOfFileName } from './log-format.ts';
 import type { RecoveredLog } from './log-recovery.ts';
 import { LogStore } from './log-store.ts';
@@ -47,6 +48,8 @@ export interface OpenLogOptions extends SpaceOptions {
   readonly log: Log;
   /** Bytes of a complete segment of the log; small in tests, so that logs have many. */
   readonly segmentBytes?: number;
+  /** For tests: so much data of a record is written before it. */
+  readonly dataFirstBytes?: number;
 }
 
 /** An overlay that exists, opened or not. */
@@ -241,7 +244,7 @@ export async function openLogDevice(
   base: ReadableDevice,
   options: OpenLogOptions,
 ): Promise<OverlayDevice> {
-  const { fileSystem, log, segmentBytes = SEGMENT_BYTES_TARGET } = options;
+  const { fileSystem, log, segmentBytes = SEGMENT_BYTES_TARGET, dataFirstBytes = DATA_FIRST_BYTES } = options;
   const { recovered, files, ...found } = await findLog(directory, metadata, options);
   try {
     if (recovered.readOnlyReason === undefined) await settle(directory, files, recovered, fileSystem);
@@ -251,6 +254,7 @@ export async function openLogDevice(
       files,
       ...found,
       segmentBytes,
+      dataFirstBytes,
       syncDirectory: () => fileSystem.syncDirectory(directory),
       markOpen: () => removeClosed(fileSystem, directory),
       markClosed: (end) => writeClosed(fileSystem, directory, end),

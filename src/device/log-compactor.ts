@@ -28,8 +28,8 @@ const PRESSED_LIVE_SHARE_MAX = 0.9;
 /** Nothing is moved while the dead bytes are fewer than half a segment, or than a seventh of the live ones. */
 const DEAD_SEGMENTS_MIN = 0.5;
 const DEAD_SHARE_MIN = 1 / 7;
-/** Dead segments are removed behind a FLUSH; so many are worth an fdatasync that nobody asked for. */
-const DEAD_SEGMENTS_UNSYNCED_MAX = 4;
+/** Dead segments are removed behind a FLUSH; so many, half a GiB, are worth an fdatasync that nobody asked for. */
+const DEAD_SEGMENTS_UNSYNCED_MAX = 16;
 /** Segments are looked at again when clients have written this part of one. */
 const LOOK_SEGMENTS = 1 / 8;
 const MOVE_BLOCKS = (1 * MiB) / BLOCK_SIZE;
@@ -71,12 +71,12 @@ export class LogCompactor {
     this.#input = input;
   }
 
-  /** To be called when a record has landed, and when all are synced; costs nothing if there is nothing to do. */
-  poke(why: 'landed' | 'synced'): void {
+  /** To be called when a record has landed, when all are synced, and when the disk is full; costs nothing if there is nothing to do. */
+  poke(why: 'landed' | 'synced' | 'full'): void {
     const { acknowledgedBytes, index } = this.#input;
     if (this.#running !== undefined || this.#stopped) return;
     const grown = this.#pressed || acknowledgedBytes() - this.#bytesLooked >= this.#input.segmentBytes * LOOK_SEGMENTS;
-    const dead = index.dead.size >= (why === 'synced' ? 1 : DEAD_SEGMENTS_UNSYNCED_MAX);
+    const dead = index.dead.size >= (why === 'landed' ? DEAD_SEGMENTS_UNSYNCED_MAX : 1);
     if (!dead && !grown) return;
     this.#bytesLooked = acknowledgedBytes();
     this.#running = this.#run()

@@ -11,6 +11,7 @@ import { blockChecksum } from './log-format.ts';
 import type { LogIndex, Segment } from './log-index.ts';
 import type { SegmentReader } from './log-reader.ts';
 import type { ClosedLog, RecoveredLog } from './log-recovery.ts';
+import type { BatchEntry } from './log-tables.ts';
 import { LogWriter } from './log-writer.ts';
 import type { SegmentFiles } from './segment-files.ts';
 import { withoutUnchanged } from './unchanged-blocks.ts';
@@ -24,6 +25,7 @@ export interface LogStoreInput {
   readonly overlayKey: KeyObject | undefined;
   readonly readerOf: (file: OverlayFile, segment: number) => Promise<SegmentReader>;
   readonly segmentBytes: number;
+  readonly dataFirstBytes: number;
   readonly syncDirectory: () => Promise<void>;
   /** Removes the mark that the log is closed, durably. */
   readonly markOpen: () => Promise<void>;
@@ -62,6 +64,7 @@ export class LogStore implements BlockStore {
       sequence: recovered.sequence,
       nextSegment: recovered.nextSegment,
       segmentBytes: input.segmentBytes,
+      dataFirstBytes: input.dataFirstBytes,
       syncDirectory: input.syncDirectory,
       beforeFirstRecord: input.markOpen,
       onLanded: () => this.#compactor.poke('landed'),
@@ -93,8 +96,18 @@ export class LogStore implements BlockStore {
       this.read({ first: block, value }, 0, target),
     );
     // After a failed fdatasync what equals it may be lost: the writer refuses that as it refuses all else.
-    if (news.length > 0 || this.#writer.failure !== undefined) await this.#writer.append(news);
+    if (news.length > 0 || this.#writer.failure !== undefined) await this.#append(news);
     for (const { data } of changes) this.#acknowledgedBytes += data?.length ?? 0;
+  }
+
+  async #append(news: readonly BatchEntry[]): Promise<void> {
+    try {
+      await this.#writer.append(news);
+    } catch (error) {
+      // Dead segments that wait for a FLUSH are room, and whoever waits for room may never FLUSH.
+      if (error instanceof OverlayError && error.reason === 'full') this.#compactor.poke('full');
+      throw error;
+    }
   }
 
   async read(

@@ -1,7 +1,7 @@
 /** The tables behind record headers (log-format.ts has the layout), to and from plain objects. */
 import { endianness } from 'node:os';
 import { assert, CorruptStoreError } from '../core/errors.ts';
-import { BLOCK_SIZE } from '../core/units.ts';
+import { BLOCK_SIZE, roundUp } from '../core/units.ts';
 import {
   BATCH_ENTRY_BYTES,
   blockChecksum,
@@ -10,6 +10,7 @@ import {
   entryKinds,
   INDEX_ENTRY_BYTES,
   newRecord,
+  RECORD_ALIGNMENT,
   recordHeader,
   SEGMENT_ENTRY_BYTES,
 } from './log-format.ts';
@@ -44,11 +45,23 @@ export interface BatchEntry {
   readonly checksums?: Uint32Array;
 }
 
+/** Bytes of a batch's record, before it is sealed. */
+export function batchRecordBytes(batch: readonly BatchEntry[]): number {
+  return recordHeader.sizeBytes + roundUp(batchTableBytes(batch), RECORD_ALIGNMENT);
+}
+
+function batchTableBytes(batch: readonly BatchEntry[]): number {
+  return batch.length * BATCH_ENTRY_BYTES + dataBlocksOf(batch) * CHECKSUM_BYTES;
+}
+
+export function dataBlocksOf(batch: readonly BatchEntry[]): number {
+  return batch.reduce((blocks, { data, count }) => blocks + (data === undefined ? 0 : count), 0);
+}
+
 /** A BATCH record without its header values, and the checksums in it. */
 export function batchTable(batch: readonly BatchEntry[]): { record: Buffer; checksums: Uint32Array } {
-  const dataBlocks = batch.reduce((blocks, { data, count }) => blocks + (data === undefined ? 0 : count), 0);
-  const record = newRecord(batch.length * BATCH_ENTRY_BYTES + dataBlocks * CHECKSUM_BYTES);
-  const checksums = new Uint32Array(dataBlocks);
+  const record = newRecord(batchTableBytes(batch));
+  const checksums = new Uint32Array(dataBlocksOf(batch));
   let at = TABLE_AT;
   let done = 0;
   for (const { block, count, data, checksums: known } of batch) {

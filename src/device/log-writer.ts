@@ -1,13 +1,7 @@
 /**
- * Appends to the log. One write call is under way at a time, and what arrives meanwhile becomes the next one; so many
- * small requests share a record, and records land in the order of their sequence.
+ * Appends to the log: record by record (write-queue.ts), to one segment after the other (growing-segment.ts).
  *
  * A FLUSH waits for an fdatasync (log-syncer.ts); if nothing has landed since the last, it costs nothing.
- *
- * Clients that FLUSH after each small write, as databases do at each commit, wait for the file system to note in its
- * journal where the file now ends, too. So zeroes are written ahead of their records: an fdatasync of what lands inside
- * them has data to write and nothing else. A file's tail of zeroes is what a crash leaves of a write that was cut off;
- * it goes when the segment is complete.
  *
  * When a write finds no room, the log ends where it ended before, and the next one may succeed. After any other failed
  * write, and after a failed fdatasync, nothing more is written until the overlay is opened again: the kernel may have
@@ -19,63 +13,29 @@ import { OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { KiB } from '../core/units.ts';
 import { overlayFailure } from './file-errors.ts';
-import type { OverlayFile } from './file-system.ts';
-import {
-  finishRecord,
-  INDEX_ENTRY_BYTES,
-  newRecord,
-  RECORD_ALIGNMENT,
-  type RecordValues,
-  recordKinds,
-  SEGMENT_BLOCKS_MAX,
-  storedRecordBytes,
-  TABLE_BYTES_MAX,
-} from './log-format.ts';
+import { GrowingSegment, type RecordStamp } from './growing-segment.ts';
+import { newRecord, recordKinds } from './log-format.ts';
 import { type LogIndex, type Segment, WordList } from './log-index.ts';
 import { LogSyncer } from './log-syncer.ts';
-import { type BatchEntry, batchTable, dropTable, type LogEntry, segmentTable } from './log-tables.ts';
+import { type BatchEntry, dataBlocksOf, dropTable, segmentTable } from './log-tables.ts';
 import { SegmentCipher } from './segment-cipher.ts';
 import type { SegmentFiles } from './segment-files.ts';
-import { indexRecords } from './segment-index.ts';
+import { type Work, WriteQueue } from './write-queue.ts';
 
 /**
- * Blocks of data in a record, unless one request has more: 1 MiB. Enough to share one system call among many small
- * requests. Records of up to 8 MiB were slower where measured: eight writers of 1 MiB had 400 MiB/s with them, 900 so.
+ * Segments written to that may wait for a FLUSH: 1 GiB. Clients that write without FLUSH leave it to the system when to
+ * write back, and syncing each 256 MiB took a third of a sequential writer's speed, since segments that are overwritten
+ * soon were written to the disk as well. More would make the next FLUSH, and opening after a crash, take long: what is
+ * not known to be durable is read and compared then.
  */
-const BATCH_BLOCKS = 256;
-const BATCH_REQUESTS_MAX = 512;
+const UNSYNCED_SEGMENTS_MAX = 32;
 /**
- * Segments written to that may wait for a FLUSH. Syncing each when it is complete halves what can be written to a disk
- * in a row; many would make the next FLUSH, and opening after a crash, take long.
+ * Records up to this long are small: where each is flushed, zeroes are written ahead of them. With larger ones the
+ * journal is not what a FLUSH waits for.
  */
-const UNSYNCED_SEGMENTS_MAX = 8;
-/** Records up to this long are small: with larger ones the journal is not what a FLUSH waits for. */
 const SMALL_RECORD_BYTES = 64 * KiB;
-/** Zeroes written ahead at a time, as a part of a segment: 1 MiB, for some 240 records of one block. */
-const AHEAD_SEGMENTS = 1 / 32;
 /** Idle for so long after an fdatasync, the log is told of it by a MARK. A busy one tells it by its next record. */
 const MARK_DELAY_MS = 10;
-/** Entries of a segment at most, so that its INDEX keeps within TABLE_BYTES_MAX. */
-const SEGMENT_ENTRIES_MAX = Math.floor(TABLE_BYTES_MAX / INDEX_ENTRY_BYTES / 2);
-
-interface Work {
-  readonly kind: 'change' | 'move' | 'drop';
-  /** Called when the record is made: what to put into it. */
-  readonly entries: () => readonly BatchEntry[];
-  readonly dropped: readonly Segment[];
-}
-
-interface Request extends Work {
-  readonly resolve: () => void;
-  readonly reject: (error: unknown) => void;
-}
-
-interface Active {
-  readonly segment: Segment;
-  readonly file: OverlayFile;
-  /** Where the zeroes end that were written ahead; behind it nothing is in the file. */
-  aheadBytes: number;
-}
 
 export interface LogWriterInput {
   readonly index: LogIndex;
@@ -88,6 +48,7 @@ export interface LogWriterInput {
   readonly nextSegment: number;
   /** A segment with at least so many bytes is complete. */
   readonly segmentBytes: number;
+  readonly dataFirstBytes: number;
   /** fsync of the overlay's directory. */
   readonly syncDirectory: () => Promise<void>;
   /** Called before the first record of this opening is written. */
@@ -101,9 +62,8 @@ export interface LogWriterInput {
 
 export class LogWriter {
   readonly #input: LogWriterInput;
-  readonly #queue: Request[] = [];
-  #running: Promise<void> | undefined;
-  #active: Active | undefined;
+  readonly #queue: WriteQueue;
+  #growing: GrowingSegment | undefined;
   #opened = false;
   #nextSegment: number;
   #sequence: number;
@@ -122,6 +82,7 @@ export class LogWriter {
     this.#nextSegment = input.nextSegment;
     this.#sequence = input.sequence;
     this.#changed = input.sequence;
+    this.#queue = new WriteQueue((works) => this.#write(works), input.onLanded);
     this.#syncer = new LogSyncer({
       files: input.files,
       syncDirectory: input.syncDirectory,
@@ -177,214 +138,118 @@ export class LogWriter {
    */
   async close(): Promise<{ segment: number; endBytes: number; sequence: number } | undefined> {
     clearTimeout(this.#markTimer);
-    while (this.#running !== undefined || this.#background.size > 0) {
-      await Promise.all([this.#running, ...this.#background]);
+    while (this.#queue.running !== undefined || this.#background.size > 0) {
+      await Promise.all([this.#queue.running, ...this.#background]);
     }
     if (this.#failure !== undefined) throw this.#failure;
-    const active = this.#active;
+    const growing = this.#growing;
     // First, so that no MARK follows the last record while its INDEX is on its way.
-    this.#active = undefined;
-    if (active !== undefined) await this.#complete(active, this.#sequence);
+    this.#growing = undefined;
+    if (growing !== undefined) await this.#complete(growing, this.#sequence);
     if (this.#syncer.unsyncedSegments > 0) await this.#syncer.sync();
     const last = [...this.#input.index.segments].at(-1);
     return last && { segment: last.number, endBytes: last.endBytes, sequence: this.#sequence };
   }
 
   #enqueue(work: Work): Promise<void> {
-    if (this.#failure !== undefined) return Promise.reject(this.#failure);
-    return new Promise((resolve, reject) => {
-      this.#queue.push({ ...work, resolve, reject });
-      if (this.#running === undefined) this.#occupy(this.#run());
-    });
+    return this.#failure === undefined ? this.#queue.add(work) : Promise.reject(this.#failure);
   }
 
-  /** Lets `work` be the one that writes; then what has queued up has its turn. */
-  #occupy(work: Promise<void>): void {
-    this.#running = work.finally(() => {
-      this.#running = undefined;
-      if (this.#queue.length > 0) this.#occupy(this.#run());
-    });
-  }
-
-  async #run(): Promise<void> {
-    // One turn later: requests of the same turn of the event loop share a record.
-    await Promise.resolve();
-    while (this.#queue.length > 0) {
-      const requests = this.#takeRequests();
-      try {
-        if (this.#failure !== undefined) throw this.#failure;
-        await this.#write(requests);
-        for (const request of requests) request.resolve();
-        this.#input.onLanded();
-      } catch (error) {
-        for (const request of requests) request.reject(error);
-      }
-    }
-  }
-
-  /** The requests for one record: all of one kind, so that a move is never behind a change that it has not seen. */
-  #takeRequests(): Request[] {
-    const taken: Request[] = [];
-    let blocks = 0;
-    for (const request of this.#queue) {
-      if (taken.length > 0 && (request.kind === 'drop' || request.kind !== taken[0]!.kind)) break;
-      const more = request.entries().reduce((sum, { count, data }) => sum + (data === undefined ? 0 : count), 0);
-      if (taken.length > 0 && blocks + more > BATCH_BLOCKS) break;
-      taken.push(request);
-      blocks += more;
-      if (taken.length === BATCH_REQUESTS_MAX) break;
-    }
-    this.#queue.splice(0, taken.length);
-    return taken;
-  }
-
-  async #write(requests: readonly Request[]): Promise<void> {
-    if (requests[0]?.kind === 'drop') return this.#writeDrop(requests[0].dropped);
-    const batch = requests.flatMap((request) => request.entries());
+  async #write(works: readonly Work[]): Promise<void> {
+    if (this.#failure !== undefined) throw this.#failure;
+    if (works[0]?.kind === 'drop') return this.#writeDrop(works[0].dropped);
+    const batch = works.flatMap((work) => work.entries());
     if (batch.length > 0) await this.#writeBatch(batch);
   }
 
   async #writeDrop(dropped: readonly Segment[]): Promise<void> {
-    const active = await this.#activeFor(0);
+    const growing = await this.#growingFor(0);
     const record = dropTable(dropped.map(({ number }) => number));
-    await this.#append(active, { kind: recordKinds.DROP, detail: 0, entryCount: dropped.length }, record, []);
+    const values = { kind: recordKinds.DROP, entryCount: dropped.length };
+    await this.#record(growing, (stamp) => growing.append({ ...values, ...stamp }, record));
     // At once: the next segment's head must not list them.
     for (const segment of dropped) this.#input.index.forget(segment);
     this.#changed = this.#sequence;
   }
 
   async #writeBatch(batch: readonly BatchEntry[]): Promise<void> {
-    const { record, checksums } = batchTable(batch);
-    const active = await this.#activeFor(checksums.length);
-    const { segment } = active;
-    const { cipher, endBytes: startBytes } = segment;
-    const dataPosition = startBytes + storedRecordBytes(record.length, { kind: recordKinds.BATCH, cipher });
-    let position = dataPosition;
-    const entries: LogEntry[] = [];
-    const data: Uint8Array[] = [];
-    for (const entry of batch) {
-      entries.push({ block: entry.block, count: entry.count, position: entry.data && position });
-      if (entry.data === undefined) continue;
-      data.push(cipher?.sealBlocks(entry.block, position, entry.data) ?? entry.data);
-      position += entry.count * this.#input.index.blockBytes;
-    }
-    const padding = -(position - dataPosition) & (RECORD_ALIGNMENT - 1);
-    if (padding > 0) data.push(Buffer.alloc(padding));
-    const values = { kind: recordKinds.BATCH, detail: checksums.length, entryCount: batch.length };
-    await this.#append(active, values, record, data);
-    await this.#writeAhead(active, segment.endBytes - startBytes);
-    this.#input.index.land(segment, entries, checksums);
-    this.#input.index.note(segment, entries);
+    const { index } = this.#input;
+    const growing = await this.#growingFor(dataBlocksOf(batch));
+    const { segment } = growing;
+    const startBytes = segment.endBytes;
+    const { entries, checksums } = await this.#record(growing, (stamp) => growing.appendBatch(batch, stamp));
+    const isSmall = segment.endBytes - startBytes <= SMALL_RECORD_BYTES;
+    // Its client flushes each, as far as one can tell: what was there before is durable.
+    const isFlushed = this.#changed <= this.#syncer.synced;
+    if (isSmall && isFlushed) await this.#guardSegment(growing, () => growing.writeAhead());
+    index.land(segment, entries, checksums);
+    index.note(segment, entries);
     this.#changed = this.#sequence;
   }
 
-  /** Writes one record behind the last one. */
-  async #append(
-    active: Active,
-    values: Pick<RecordValues, 'kind' | 'detail' | 'entryCount'>,
-    record: Buffer,
-    data: readonly Uint8Array[],
-  ): Promise<void> {
-    const { segment, file } = active;
+  /** Has a record written behind the last one. */
+  async #record<T>(growing: GrowingSegment, write: (stamp: RecordStamp) => Promise<T>): Promise<T> {
+    const { segment } = growing;
     const { synced } = this.#syncer;
-    const header = { ...values, ...this.#placeOf(segment), sequence: this.#sequence + 1, synced };
-    const stored = finishRecord(record, header, segment.cipher);
-    try {
-      await file.write([stored, ...data], segment.endBytes);
-    } catch (error) {
-      throw await this.#writeFailed(active, error);
-    }
+    const startBytes = segment.endBytes;
+    const written = await this.#guardSegment(growing, () => write({ sequence: this.#sequence + 1, synced }));
     this.#sequence++;
     this.#claimed = synced;
     this.#syncer.written(segment);
-    const bytes = data.reduce((sum, { length }) => sum + length, stored.length);
-    segment.endBytes += bytes;
-    this.writtenBytes += bytes;
+    this.writtenBytes += segment.endBytes - startBytes;
+    return written;
   }
 
-  /** Writes zeroes ahead if clients FLUSH one small write after the other, and those that are there are used up. */
-  async #writeAhead(active: Active, recordBytes: number): Promise<void> {
-    const { segment, file } = active;
-    const { segmentBytes } = this.#input;
-    if (segment.endBytes <= active.aheadBytes || recordBytes > SMALL_RECORD_BYTES) return;
-    if (this.#changed > this.#syncer.synced) return;
-    const aheadBytes = Math.min(segment.endBytes + Math.floor(segmentBytes * AHEAD_SEGMENTS), segmentBytes);
-    if (aheadBytes <= segment.endBytes) return;
+  async #guardSegment<T>(growing: GrowingSegment, write: () => Promise<T>): Promise<T> {
     try {
-      await file.write([Buffer.alloc(aheadBytes - segment.endBytes)], segment.endBytes);
-      active.aheadBytes = aheadBytes;
-    } catch (error) {
-      // The record itself has landed. On a full disk it is as well off without them.
-      const failure = await this.#writeFailed(active, error);
-      if (failure.reason !== 'full') throw failure;
-    }
-  }
-
-  #placeOf(segment: Segment): Pick<RecordValues, 'overlayId' | 'segment' | 'position'> {
-    return { overlayId: this.#input.overlayId, segment: segment.number, position: segment.endBytes };
-  }
-
-  /** Makes the log end where it ended before. The error the requests get. */
-  async #writeFailed(active: Active, cause: unknown): Promise<OverlayError> {
-    const { segment, file } = active;
-    active.aheadBytes = 0;
-    const error = overlayFailure(`cannot write to ${this.#input.files.pathOf(segment.number)}`, cause);
-    try {
-      await file.truncate(segment.endBytes);
-    } catch (truncateError) {
-      // What is behind the end is no part of the log once the next segment's head says where this one ends.
-      this.#input.log.warn({ error: truncateError, segment: segment.number }, 'a failed write could not be taken back');
-      if (this.#active?.segment === segment) {
-        this.#active = undefined;
-        this.#input.index.complete(segment);
+      return await this.#guard(write);
+    } finally {
+      if (growing.abandoned && this.#growing === growing) {
+        this.#growing = undefined;
+        this.#input.index.complete(growing.segment);
       }
     }
-    if (error.reason !== 'full') this.#fail(error);
-    return error;
   }
 
   /** The segment that the next record goes to, with room for `dataBlocks`. */
-  async #activeFor(dataBlocks: number): Promise<Active> {
-    const active = this.#active;
-    if (active !== undefined) {
-      const { segment } = active;
-      const fits =
-        segment.endBytes < this.#input.segmentBytes &&
-        segment.positions.length + dataBlocks <= SEGMENT_BLOCKS_MAX &&
-        segment.entries!.length / (INDEX_ENTRY_BYTES / 4) < SEGMENT_ENTRIES_MAX;
-      if (fits) return active;
-    }
+  async #growingFor(dataBlocks: number): Promise<GrowingSegment> {
+    const last = this.#growing;
+    if (last?.hasRoomFor(dataBlocks)) return last;
     if (!this.#opened) {
-      await this.#guard('cannot begin to write', () => this.#input.beforeFirstRecord());
+      await this.#guard(() => this.#input.beforeFirstRecord(), 'cannot begin to write');
       this.#opened = true;
     }
     const lastSequence = this.#sequence;
     const created = await this.#createSegment();
-    this.#active = created;
-    if (active !== undefined) this.#inBackground(this.#retire(active, lastSequence));
+    this.#growing = created;
+    if (last !== undefined) this.#inBackground(this.#retire(last, lastSequence));
     return created;
   }
 
-  async #retire(active: Active, sequence: number): Promise<void> {
-    await this.#complete(active, sequence);
-    this.#syncer.retire(active.segment);
+  async #retire(growing: GrowingSegment, sequence: number): Promise<void> {
+    await this.#complete(growing, sequence);
+    this.#syncer.retire(growing.segment);
     if (this.#syncer.unsyncedSegments > UNSYNCED_SEGMENTS_MAX) await this.#syncer.sync();
   }
 
-  async #createSegment(): Promise<Active> {
-    const { index, files } = this.#input;
+  async #complete(growing: GrowingSegment, sequence: number): Promise<void> {
+    this.writtenBytes += await growing.complete({ sequence, synced: this.#syncer.synced });
+    this.#syncer.written(growing.segment);
+  }
+
+  async #createSegment(): Promise<GrowingSegment> {
+    const { index, files, overlayKey } = this.#input;
     const number = this.#nextSegment++;
     const older = [...index.segments].map(({ number: segment, endBytes }) => ({ segment, endBytes }));
     const segment = index.addSegment(number);
     segment.entries = new WordList();
-    const { overlayKey } = this.#input;
     segment.cipher = overlayKey && SegmentCipher.create(overlayKey);
     try {
-      const file = await this.#guard(`cannot create ${files.pathOf(number)}`, () => files.create(number));
+      const file = await this.#guard(() => files.create(number), `cannot create ${files.pathOf(number)}`);
       this.#syncer.created();
-      const values = { kind: recordKinds.SEGMENT, detail: 0, entryCount: older.length };
-      const created = { segment, file, aheadBytes: 0 };
-      await this.#append(created, values, segmentTable(older), []);
+      const created = new GrowingSegment(this.#input, segment, file);
+      const values = { kind: recordKinds.SEGMENT, entryCount: older.length };
+      await this.#record(created, (stamp) => created.append({ ...values, ...stamp }, segmentTable(older)));
       return created;
     } catch (error) {
       index.forget(segment);
@@ -400,45 +265,25 @@ export class LogWriter {
     }
   }
 
-  /** Writes the INDEX of a segment that gets no more records. Without it the segment is read record by record. */
-  async #complete({ segment, file, aheadBytes }: Active, sequence: number): Promise<void> {
-    const { log, index } = this.#input;
-    const position = segment.endBytes;
-    const place = { overlayId: this.#input.overlayId, segment: segment.number, position };
-    const records = indexRecords({ ...place, sequence, synced: this.#syncer.synced }, segment);
-    index.complete(segment);
-    try {
-      // END is sought where the file ends.
-      if (aheadBytes > position) await file.truncate(position);
-      await file.write(records, position);
-      this.writtenBytes += records.reduce((bytes, { length }) => bytes + length, 0);
-    } catch (error) {
-      log.warn({ error, segment: segment.number }, 'a segment stays without its index');
-      await file.truncate(position).catch((truncateError: unknown) => {
-        log.debug({ error: truncateError, segment: segment.number }, 'a partly written index stays');
-      });
-    }
-    this.#syncer.written(segment);
-  }
-
   #markLater(): void {
     clearTimeout(this.#markTimer);
     this.#markTimer = setTimeout(() => {
-      if (this.#running === undefined && this.#failure === undefined) this.#inBackground(this.#mark());
+      if (this.#queue.running === undefined && this.#failure === undefined) this.#inBackground(this.#mark());
     }, MARK_DELAY_MS);
     this.#markTimer.unref();
   }
 
   /** Tells the log what is durable, so that damage to it is not taken for the end of the log after a crash. */
   async #mark(): Promise<void> {
-    const active = this.#active;
-    if (active === undefined || this.#syncer.synced <= this.#claimed) return;
-    const mark = this.#append(active, { kind: recordKinds.MARK, detail: 0, entryCount: 0 }, newRecord(0), []);
+    const growing = this.#growing;
+    if (growing === undefined || this.#syncer.synced <= this.#claimed) return;
+    const values = { kind: recordKinds.MARK, entryCount: 0 };
+    const mark = this.#record(growing, (stamp) => growing.append({ ...values, ...stamp }, newRecord(0)));
     // Requests that arrive meanwhile wait for it, as for any record.
-    this.#occupy(
+    this.#queue.occupy(
       mark.catch((error: unknown) => this.#input.log.warn({ error }, 'the overlay could not note what is durable')),
     );
-    await this.#running;
+    await this.#queue.running;
   }
 
   #inBackground(work: Promise<void>): void {
@@ -448,7 +293,8 @@ export class LogWriter {
     this.#background.add(done);
   }
 
-  async #guard<T>(what: string, action: () => Promise<T>): Promise<T> {
+  /** Nothing more is written after any failure but a full disk. */
+  async #guard<T>(action: () => Promise<T>, what = 'cannot write to the overlay'): Promise<T> {
     try {
       return await action();
     } catch (cause) {

@@ -3,9 +3,10 @@ import type { Change } from './block-store.ts';
 
 const zeroBlock = Buffer.alloc(BLOCK_SIZE);
 
-/** Whether the block at byte `at` of `bytes` is all zero. Its first byte settles most. */
+/** Whether the block at byte `at` of `bytes` is all zero. Its first and last byte settle most. */
 export function isZeroBlock(bytes: Uint8Array, at: number): boolean {
-  return bytes[at] === 0 && zeroBlock.compare(bytes, at, at + BLOCK_SIZE) === 0;
+  if (bytes[at] !== 0 || bytes[at + BLOCK_SIZE - 1] !== 0) return false;
+  return zeroBlock.compare(bytes, at, at + BLOCK_SIZE) === 0;
 }
 
 /** Appends `data`, whole blocks for the device from block `block` on, to `changes`: runs of zeroes and of other bytes. */

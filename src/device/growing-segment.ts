@@ -1,0 +1,191 @@
+/**
+ * The segment that the log grows in: where its records are written, one behind the other, and its INDEX behind the last.
+ *
+ * Clients that FLUSH after each small write, as databases do at each commit, wait for the file system to note in its
+ * journal where the file now ends, too. So zeroes are written ahead of their records: an fdatasync of what lands inside
+ * them has data to write and nothing else. A file's tail of zeroes is what a crash leaves of a write that was cut off;
+ * it goes when the segment is complete.
+ */
+import type { OverlayError } from '../core/errors.ts';
+import type { Log } from '../core/log.ts';
+import { KiB } from '../core/units.ts';
+import { overlayFailure } from './file-errors.ts';
+import type { OverlayFile } from './file-system.ts';
+import {
+  finishRecord,
+  INDEX_ENTRY_BYTES,
+  RECORD_ALIGNMENT,
+  type RecordValues,
+  recordKinds,
+  SEGMENT_BLOCKS_MAX,
+  storedRecordBytes,
+  TABLE_BYTES_MAX,
+} from './log-format.ts';
+import type { LogIndex, Segment } from './log-index.ts';
+import { type BatchEntry, batchRecordBytes, batchTable, type LogEntries, type LogEntry } from './log-tables.ts';
+import type { SegmentFiles } from './segment-files.ts';
+import { indexRecords } from './segment-index.ts';
+
+/** So much data of a record is written before it: below that a thread costs more than it takes over. */
+export const DATA_FIRST_BYTES = 64 * KiB;
+/** Zeroes written ahead at a time, as a part of a segment: 1 MiB, for some 240 records of one block. */
+const AHEAD_SEGMENTS = 1 / 32;
+/** Entries of a segment at most, so that its INDEX keeps within TABLE_BYTES_MAX. */
+const SEGMENT_ENTRIES_MAX = Math.floor(TABLE_BYTES_MAX / INDEX_ENTRY_BYTES / 2);
+
+export interface GrowingSegmentInput {
+  readonly index: LogIndex;
+  readonly files: SegmentFiles;
+  readonly overlayId: bigint;
+  /** A segment with at least so many bytes is complete. */
+  readonly segmentBytes: number;
+  readonly dataFirstBytes: number;
+  readonly log: Log;
+}
+
+/** What the log says of itself in each record. */
+export type RecordStamp = Pick<RecordValues, 'sequence' | 'synced'>;
+
+export class GrowingSegment {
+  readonly segment: Segment;
+  readonly #input: GrowingSegmentInput;
+  readonly #file: OverlayFile;
+  /** Where the zeroes end that were written ahead; behind it nothing is in the file. */
+  #aheadBytes = 0;
+  #abandoned = false;
+
+  constructor(input: GrowingSegmentInput, segment: Segment, file: OverlayFile) {
+    this.#input = input;
+    this.segment = segment;
+    this.#file = file;
+  }
+
+  /** What a failed write left behind could not be taken away: no record may follow. */
+  get abandoned(): boolean {
+    return this.#abandoned;
+  }
+
+  hasRoomFor(dataBlocks: number): boolean {
+    const { endBytes, positions, entries } = this.segment;
+    return (
+      endBytes < this.#input.segmentBytes &&
+      positions.length + dataBlocks <= SEGMENT_BLOCKS_MAX &&
+      entries!.length / (INDEX_ENTRY_BYTES / 4) < SEGMENT_ENTRIES_MAX
+    );
+  }
+
+  /**
+   * Writes a BATCH behind the last record. Rejects with OverlayError: then the log ends where it ended before.
+   *
+   * Much data goes first, at its place behind the record: a thread copies it to the page cache while this one computes its
+   * checksums. The record follows when all of it has landed; without that, what is there is a write that was cut off.
+   */
+  async appendBatch(batch: readonly BatchEntry[], values: RecordStamp): Promise<LogEntries> {
+    const { segment } = this;
+    const tableBytes = batchRecordBytes(batch);
+    const dataPosition =
+      segment.endBytes + storedRecordBytes(tableBytes, { kind: recordKinds.BATCH, cipher: segment.cipher });
+    const { entries, data, bytes: dataBytes } = this.#place(batch, dataPosition);
+    const first = dataBytes >= this.#input.dataFirstBytes ? this.#file.write(data, dataPosition) : undefined;
+    const { record, checksums } = batchTable(batch);
+    const header = { ...values, kind: recordKinds.BATCH, detail: checksums.length, entryCount: batch.length };
+    const stored = finishRecord(record, { ...header, ...this.#here() }, segment.cipher);
+    try {
+      await first;
+      await this.#file.write(first === undefined ? [stored, ...data] : [stored], segment.endBytes);
+    } catch (error) {
+      throw await this.#takeBack(error);
+    }
+    segment.endBytes += stored.length + dataBytes;
+    return { entries, checksums };
+  }
+
+  /** Where the data of a batch goes, and what is to be written there: sealed where the log is encrypted, and padded. */
+  #place(
+    batch: readonly BatchEntry[],
+    dataPosition: number,
+  ): { entries: LogEntry[]; data: Uint8Array[]; bytes: number } {
+    let position = dataPosition;
+    const entries: LogEntry[] = [];
+    const data: Uint8Array[] = [];
+    for (const entry of batch) {
+      entries.push({ block: entry.block, count: entry.count, position: entry.data && position });
+      if (entry.data === undefined) continue;
+      data.push(this.segment.cipher?.sealBlocks(entry.block, position, entry.data) ?? entry.data);
+      position += entry.count * this.#input.index.blockBytes;
+    }
+    const padding = -(position - dataPosition) & (RECORD_ALIGNMENT - 1);
+    if (padding > 0) data.push(Buffer.alloc(padding));
+    return { entries, data, bytes: position + padding - dataPosition };
+  }
+
+  /** Writes a record without data behind the last one. Rejects as `appendBatch` does. */
+  async append(values: RecordStamp & Pick<RecordValues, 'kind' | 'entryCount'>, record: Buffer): Promise<void> {
+    const { segment } = this;
+    const stored = finishRecord(record, { ...values, detail: 0, ...this.#here() }, segment.cipher);
+    try {
+      await this.#file.write([stored], segment.endBytes);
+    } catch (error) {
+      throw await this.#takeBack(error);
+    }
+    segment.endBytes += stored.length;
+  }
+
+  /** Writes zeroes ahead, if those that are there are used up. */
+  async writeAhead(): Promise<void> {
+    const { endBytes } = this.segment;
+    const { segmentBytes } = this.#input;
+    if (endBytes <= this.#aheadBytes) return;
+    const aheadBytes = Math.min(endBytes + Math.floor(segmentBytes * AHEAD_SEGMENTS), segmentBytes);
+    if (aheadBytes <= endBytes) return;
+    try {
+      await this.#file.write([Buffer.alloc(aheadBytes - endBytes)], endBytes);
+      this.#aheadBytes = aheadBytes;
+    } catch (error) {
+      // The record before has landed. On a full disk it is as well off without them.
+      const failure = await this.#takeBack(error);
+      if (failure.reason !== 'full') throw failure;
+    }
+  }
+
+  /** Writes the INDEX: no more records follow. Resolves to its bytes; without it the segment is read record by record. */
+  async complete(stamp: RecordStamp): Promise<number> {
+    const { index, log } = this.#input;
+    const { segment } = this;
+    const position = segment.endBytes;
+    const records = indexRecords({ ...stamp, ...this.#here() }, segment);
+    index.complete(segment);
+    try {
+      // END is sought where the file ends.
+      if (this.#aheadBytes > position) await this.#file.truncate(position);
+      await this.#file.write(records, position);
+      return records.reduce((bytes, { length }) => bytes + length, 0);
+    } catch (error) {
+      log.warn({ error, segment: segment.number }, 'a segment stays without its index');
+      await this.#file.truncate(position).catch((truncateError: unknown) => {
+        log.debug({ error: truncateError, segment: segment.number }, 'a partly written index stays');
+      });
+      return 0;
+    }
+  }
+
+  #here(): Pick<RecordValues, 'overlayId' | 'segment' | 'position'> {
+    const { number, endBytes } = this.segment;
+    return { overlayId: this.#input.overlayId, segment: number, position: endBytes };
+  }
+
+  /** Makes the log end where it ended before. Resolves to the error that the failed write comes to. */
+  async #takeBack(cause: unknown): Promise<OverlayError> {
+    const { files, log } = this.#input;
+    const { number, endBytes } = this.segment;
+    this.#aheadBytes = 0;
+    try {
+      await this.#file.truncate(endBytes);
+    } catch (error) {
+      // What is behind the end is no part of the log once the next segment's head says where this one ends.
+      log.warn({ error, segment: number }, 'a failed write could not be taken back');
+      this.#abandoned = true;
+    }
+    return overlayFailure(`cannot write to ${files.pathOf(number)}`, cause);
+  }
+}
