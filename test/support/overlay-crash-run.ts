@@ -42,6 +42,9 @@ export interface Moment {
   readonly flushed: number;
 }
 
+/** Records with so many blocks are written behind their data, smaller ones with it: crashes come in both. */
+const DATA_FIRST_BLOCKS = 3;
+
 export interface Run {
   readonly fileSystem: CrashFileSystem;
   readonly steps: readonly Step[];
@@ -63,7 +66,8 @@ export function openCrashDevice(
 ): Promise<OverlayDevice> {
   const base = new MemoryDevice(Buffer.from(baseContent));
   const about = encrypted ? encryptedMetadata : metadata;
-  return openLogDevice(DIRECTORY, about, base, { log: silentLog, keyFor, ...more, fileSystem, segmentBytes });
+  const sizes = { segmentBytes, dataFirstBytes: DATA_FIRST_BLOCKS * BLOCK_SIZE };
+  return openLogDevice(DIRECTORY, about, base, { log: silentLog, keyFor, ...more, ...sizes, fileSystem });
 }
 
 /** Resolves once the log has been told of the last fdatasync: its MARK is written. */

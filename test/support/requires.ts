@@ -25,6 +25,7 @@ const commandPackages = {
   getfattr: 'attr',
   ip: 'iproute2',
   'mkfs.ext4': 'e2fsprogs',
+  'mkfs.xfs': 'xfsprogs',
   'nbd-client': 'nbd-client',
   nbdcopy: 'libnbd-bin',
   nbdfuse: 'libnbd-bin',
