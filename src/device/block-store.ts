@@ -60,8 +60,11 @@ export interface BlockStore {
   roomFor(changes: readonly Change[]): number;
   /** Keeps what is there now readable, and its files in place, while writes go on. Stores whose content is lost anyway have none. */
   freeze?(): FrozenBlocks;
-  /** A limit is reached: the store may work harder to give space back. */
-  makeRoom(): void;
+  /**
+   * A limit is near: what nothing needs any more is removed now. Or it is reached: the store may also work harder to give
+   * space back.
+   */
+  makeRoom(how: 'removing' | 'moving'): void;
   /** Called once, with nothing in flight. */
   close(): Promise<void>;
 }

@@ -71,15 +71,15 @@ export class LogCompactor {
     this.#input = input;
   }
 
-  /** To be called when a record has landed, when all are synced, and when the disk is full; costs nothing if there is nothing to do. */
-  poke(why: 'landed' | 'synced' | 'full'): void {
+  /** To be called when a record has landed, when all are synced, and when space is short; costs nothing if there is nothing to do. */
+  poke(why: 'landed' | 'synced' | 'short'): void {
     const { acknowledgedBytes, index } = this.#input;
     if (this.#running !== undefined || this.#stopped) return;
     const grown = this.#pressed || acknowledgedBytes() - this.#bytesLooked >= this.#input.segmentBytes * LOOK_SEGMENTS;
-    const dead = index.dead.size >= (why === 'landed' ? DEAD_SEGMENTS_UNSYNCED_MAX : 1);
-    if (!dead && !grown) return;
+    const deadMin = why === 'landed' && !this.#pressed ? DEAD_SEGMENTS_UNSYNCED_MAX : 1;
+    if (index.dead.size < deadMin && !grown) return;
     this.#bytesLooked = acknowledgedBytes();
-    this.#running = this.#run()
+    this.#running = this.#run(deadMin)
       .catch((error: unknown) => this.#input.log.warn({ error }, 'space of the overlay could not be given back'))
       .finally(() => {
         this.#running = undefined;
@@ -99,9 +99,10 @@ export class LogCompactor {
     await this.#removals;
   }
 
-  async #run(): Promise<void> {
+  /** `deadMin`: dead segments that are worth what removing them costs. */
+  async #run(deadMin: number): Promise<void> {
     while (!this.#stopped && this.#input.writer.failure === undefined) {
-      if (this.#input.index.dead.size > 0) {
+      if (this.#input.index.dead.size >= deadMin) {
         await this.#removeDead();
         continue;
       }
@@ -122,7 +123,7 @@ export class LogCompactor {
     const share = ({ liveBytes, endBytes }: Segment) => liveBytes / endBytes;
     for (const segment of index.segments) {
       live += segment.liveBytes;
-      if (!segment.complete || segment.damaged) continue;
+      if (!segment.complete || segment.damaged || segment.dead) continue;
       dead += segment.deadBytes;
       if (victim === undefined || share(segment) < share(victim)) victim = segment;
     }

@@ -105,7 +105,7 @@ export class LogStore implements BlockStore {
       await this.#writer.append(news);
     } catch (error) {
       // Dead segments that wait for a FLUSH are room, and whoever waits for room may never FLUSH.
-      if (error instanceof OverlayError && error.reason === 'full') this.#compactor.poke('full');
+      if (error instanceof OverlayError && error.reason === 'full') this.#compactor.poke('short');
       throw error;
     }
   }
@@ -174,8 +174,9 @@ export class LogStore implements BlockStore {
     };
   }
 
-  makeRoom(): void {
-    this.#compactor.press();
+  makeRoom(how: 'removing' | 'moving'): void {
+    if (how === 'moving') this.#compactor.press();
+    else this.#compactor.poke('short');
   }
 
   async close(): Promise<void> {

@@ -17,7 +17,7 @@ import { SpaceLimit } from './space-limit.ts';
 /** How long the first of the line waits before it tries again, unless told otherwise. Space is freed by people. */
 const RETRY_DELAY_MS = 1000;
 /** Shares of the limit at which a warning is logged, each once until the overlay is below it again. */
-const WARNING_SHARES = [0.8, 0.95];
+const WARNING_SHARES = [0.8, 0.95] as const;
 
 /** Whether writes land, or wait for space. */
 export type OverlayHealth = { readonly state: 'ok' } | { readonly state: 'full'; readonly reason: string };
@@ -107,13 +107,14 @@ export class SpaceGate {
     const bytes = this.#store.roomFor(changes);
     const used = this.#store.usedBytes;
     if (bytes > 0 && used + this.#reservedBytes + bytes > this.#limit.bytes) {
-      this.#store.makeRoom();
+      this.#store.makeRoom('moving');
       const limit = formatBytes(this.#limit.bytes);
       throw new OverlayError(`the overlay has reached its limit of ${limit}; raise it, or trim what is not needed`, {
         reason: 'full',
         details: { limitBytes: this.#limit.bytes, usedBytes: used },
       });
     }
+    if (used + bytes > WARNING_SHARES[0] * this.#limit.bytes) this.#store.makeRoom('removing');
     this.#reservedBytes += bytes;
     try {
       await this.#store.apply(changes);

@@ -4,9 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import type { BlockDevice } from '../../src/core/device.ts';
-import type { Log } from '../../src/core/log.ts';
-import { BLOCK_SIZE, MiB } from '../../src/core/units.ts';
-import { DirectoryOverlays } from '../../src/device/directory-overlays.ts';
+import { type Log, silentLog } from '../../src/core/log.ts';
+import { BLOCK_SIZE, KiB, MiB } from '../../src/core/units.ts';
+import { DirectoryOverlays, openLogDevice } from '../../src/device/directory-overlays.ts';
+import { nodeFileSystem } from '../../src/device/file-system.ts';
+import { FORMAT_VERSION } from '../../src/device/log-format.ts';
 import { openMemoryOverlay } from '../../src/device/memory-overlay.ts';
 import { spillDirectory } from '../../src/device/spill-file.ts';
 import { MemoryDevice } from '../support/memory-device.ts';
@@ -17,6 +19,13 @@ import { requires } from '../support/requires.ts';
 const need = requires('mount', 'flock');
 const mountPoint = mkdtempSync(join(tmpdir(), 'overlay-full-'));
 const identity = { snapshotId: '56'.repeat(32), path: '/', layout: {} };
+const identityOfLog = {
+  formatVersion: FORMAT_VERSION,
+  overlayId: '00000000000000ae',
+  exportKey: 'dead',
+  createdMs: 0,
+  identity,
+};
 const SIZE = 16 * MiB;
 
 describe.skipIf(need.missing)(need.title('on a file system of 4 MiB'), () => {
@@ -63,6 +72,21 @@ describe.skipIf(need.missing)(need.title('on a file system of 4 MiB'), () => {
     expect(device.readOnlyReason).toBe(undefined);
     expect(await firstDifference(device, content)).toBe(undefined);
     await overlays.close();
+    rmSync(directory, { recursive: true });
+  });
+
+  it('a directory overlay gives dead segments back when the disk is full, also if nobody flushes', async () => {
+    const directory = join(mountPoint, 'dead');
+    mkdirSync(directory);
+    const about = { ...identityOfLog, sizeBytes: SIZE };
+    const options = { fileSystem: nodeFileSystem, log: silentLog, segmentBytes: 256 * KiB, retryDelayMs: 2 };
+    const base = new MemoryDevice(SIZE);
+    const device = await openLogDevice(directory, about, base, { ...options, onFull: 'pause' });
+    const random = seededRandom(9);
+    for (let write = 0; write < 160; write++) {
+      await device.write((write % 4) * 65_536, random.fill(Buffer.alloc(65_536)), { fua: false });
+    }
+    await device.close();
     rmSync(directory, { recursive: true });
   });
 

@@ -1,13 +1,15 @@
 import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterAll, describe, expect, it } from 'vitest';
+import { afterAll, describe, expect, it, vi } from 'vitest';
 import { silentLog } from '../../src/core/log.ts';
 import { BLOCK_SIZE, KiB, MiB } from '../../src/core/units.ts';
 import { openLogDevice } from '../../src/device/directory-overlays.ts';
-import { nodeFileSystem } from '../../src/device/file-system.ts';
+import { nodeFileSystem, type OverlayFileSystem } from '../../src/device/file-system.ts';
 import { FORMAT_VERSION } from '../../src/device/log-format.ts';
 import type { OverlayDevice } from '../../src/device/overlay.ts';
+import type { SpaceOptions } from '../../src/device/space-gate.ts';
+import { SpaceLimit } from '../../src/device/space-limit.ts';
 import { MemoryDevice } from '../support/memory-device.ts';
 import { firstDifference } from '../support/overlay-model.ts';
 import { runSeed, seededRandom } from '../support/overlay-random.ts';
@@ -30,16 +32,58 @@ const open = () =>
     log: silentLog,
     segmentBytes,
   });
-const bytesOnDisk = () =>
-  readdirSync(directory).reduce((bytes, name) => bytes + statSync(join(directory, name)).size, 0);
+const bytesIn = (folder: string) =>
+  readdirSync(folder).reduce((bytes, name) => bytes + statSync(join(folder, name)).size, 0);
+const bytesOnDisk = () => bytesIn(directory);
 
 /** The compactor works behind the requests: waits until the files no longer change. */
-async function settled(device: OverlayDevice): Promise<void> {
-  for (let before = -1; before !== bytesOnDisk(); ) {
-    before = bytesOnDisk();
+async function settled(device: OverlayDevice, bytes = bytesOnDisk): Promise<void> {
+  for (let before = -1; before !== bytes(); ) {
+    before = bytes();
     await device.flush();
     await new Promise((resolve) => setTimeout(resolve, 100));
   }
+}
+
+const PIECE = 64 * KiB;
+
+/** An overlay in a directory of its own, with its fdatasyncs counted. */
+async function openCounted(space: SpaceOptions) {
+  const folder = mkdtempSync(join(tmpdir(), 'overlay-counted-'));
+  let syncs = 0;
+  const fileSystem: OverlayFileSystem = {
+    ...nodeFileSystem,
+    async open(path, access) {
+      const file = await nodeFileSystem.open(path, access);
+      const sync = () => {
+        syncs++;
+        return file.sync();
+      };
+      return { ...file, sync };
+    },
+  };
+  const about = { ...metadata, overlayId: '00000000000000ad' };
+  const device = await openLogDevice(folder, about, new MemoryDevice(SIZE), {
+    ...space,
+    fileSystem,
+    log: silentLog,
+    segmentBytes,
+  });
+  const remove = async () => {
+    await device.close();
+    rmSync(folder, { recursive: true });
+  };
+  return { device, bytes: () => bytesIn(folder), syncs: () => syncs, remove };
+}
+
+/** Writes other bytes to the same mebibyte with each call, a piece at a time. */
+function overwriter(device: OverlayDevice): () => Promise<void> {
+  const data = Buffer.alloc(PIECE);
+  let writes = 0;
+  return () => {
+    for (let at = 0; at < PIECE; at += BLOCK_SIZE) data.writeUInt32LE(writes + 1, at);
+    return device.write((writes++ * PIECE) % MiB, data, { fua: false });
+  };
 }
 
 describe('the space of a directory overlay', () => {
@@ -76,6 +120,31 @@ describe('the space of a directory overlay', () => {
     device = await open();
     expect(await firstDifference(device, Buffer.alloc(SIZE))).toBe(undefined);
     await device.close();
+  });
+
+  it('comes back without a FLUSH, too, but no fdatasync is spent on a little of it', async () => {
+    const { device, bytes, syncs, remove } = await openCounted({});
+    const overwrite = overwriter(device);
+    for (let written = 0; written < 12 * MiB; written += PIECE) await overwrite();
+    expect(syncs()).toBe(0);
+    expect(bytes()).toBeGreaterThan(12 * MiB);
+    for (let written = 0; written < 12 * MiB; written += PIECE) await overwrite();
+    await vi.waitFor(() => expect(bytes()).toBeLessThan(12 * MiB), 10_000);
+    await settled(device, bytes);
+    expect(bytes()).toBeLessThan(3 * MiB);
+    await remove();
+  });
+
+  it('comes back before a limit is reached, also if nobody flushes', async () => {
+    const limit = 8 * MiB;
+    const overlayLimit = new SpaceLimit(limit);
+    const { device, remove } = await openCounted({ overlayLimit, onFull: 'fail' });
+    const overwrite = overwriter(device);
+    for (let written = 0; written < 24 * MiB; written += PIECE) {
+      await overwrite();
+      while (device.stats().storedBytes > 0.85 * limit) await new Promise((resolve) => setTimeout(resolve, 1));
+    }
+    await remove();
   });
 
   it('a block of zeroes and a zeroed range of any length cost an index record', async () => {
