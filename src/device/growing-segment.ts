@@ -6,7 +6,7 @@
  * them has data to write and nothing else. A file's tail of zeroes is what a crash leaves of a write that was cut off;
  * it goes when the segment is complete.
  */
-import type { OverlayError } from '../core/errors.ts';
+import { OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { KiB } from '../core/units.ts';
 import { overlayFailure } from './file-errors.ts';
@@ -148,7 +148,10 @@ export class GrowingSegment {
     }
   }
 
-  /** Writes the INDEX: no more records follow. Resolves to its bytes; without it the segment is read record by record. */
+  /**
+   * Writes the INDEX: no more records follow. Resolves to its bytes, 0 if that failed: without it the segment is read
+   * record by record. Rejects with OverlayError as `#takeBack` does.
+   */
   async complete(stamp: RecordStamp): Promise<number> {
     const { index, log } = this.#input;
     const { segment } = this;
@@ -162,9 +165,7 @@ export class GrowingSegment {
       return records.reduce((bytes, { length }) => bytes + length, 0);
     } catch (error) {
       log.warn({ error, segment: segment.number }, 'a segment stays without its index');
-      await this.#file.truncate(position).catch((truncateError: unknown) => {
-        log.debug({ error: truncateError, segment: segment.number }, 'a partly written index stays');
-      });
+      await this.#takeBack(error);
       return 0;
     }
   }
@@ -174,10 +175,15 @@ export class GrowingSegment {
     return { overlayId: this.#input.overlayId, segment: number, position: endBytes };
   }
 
-  /** Makes the log end where it ended before. Resolves to the error that the failed write comes to. */
+  /**
+   * Makes the log end where it ended before, durably: a crash must not bring back what was half written, behind a shorter
+   * record or in a segment whose end nobody knows; there it would look like damage. Resolves to the error that the failed
+   * write comes to. Rejects with OverlayError if the fdatasync fails, which nobody may try again.
+   */
   async #takeBack(cause: unknown): Promise<OverlayError> {
     const { files, log } = this.#input;
     const { number, endBytes } = this.segment;
+    const path = files.pathOf(number);
     this.#aheadBytes = 0;
     try {
       await this.#file.truncate(endBytes);
@@ -185,7 +191,13 @@ export class GrowingSegment {
       // What is behind the end is no part of the log once the next segment's head says where this one ends.
       log.warn({ error, segment: number }, 'a failed write could not be taken back');
       this.#abandoned = true;
+      return overlayFailure(`cannot write to ${path}`, cause);
     }
-    return overlayFailure(`cannot write to ${files.pathOf(number)}`, cause);
+    try {
+      await this.#file.sync();
+    } catch (error) {
+      throw new OverlayError(`cannot make ${path} durable`, { reason: 'io', cause: error });
+    }
+    return overlayFailure(`cannot write to ${path}`, cause);
   }
 }

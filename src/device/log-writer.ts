@@ -233,7 +233,8 @@ export class LogWriter {
   }
 
   async #complete(growing: GrowingSegment, sequence: number): Promise<void> {
-    this.writtenBytes += await growing.complete({ sequence, synced: this.#syncer.synced });
+    const stamp = { sequence, synced: this.#syncer.synced };
+    this.writtenBytes += await this.#guard(() => growing.complete(stamp));
     this.#syncer.written(growing.segment);
   }
 

@@ -37,12 +37,14 @@ export type Crash =
   | { readonly mode: 'sizes' }
   | { readonly mode: 'random'; readonly random: Random };
 
+const roundDown = (value: number, unit: number): number => value - (value % unit);
+
 export class CrashFileSystem implements OverlayFileSystem {
   readonly operations: Operation[] = [];
   readonly #names = new Map<string, number>();
   readonly #contents = new Map<number, Buffer>();
   #files = 0;
-  /** Asked before every operation; an error is what the operation fails with. A failing write writes half. */
+  /** Asked before every operation; an error is what the operation fails with. A failing write writes about half. */
   fault: ((kind: OperationKind, path: string) => Error | undefined) | undefined;
 
   constructor(image: Image = new Map()) {
@@ -171,7 +173,9 @@ export class CrashFileSystem implements OverlayFileSystem {
         try {
           await this.#before('write', path);
         } catch (error) {
-          this.#write(file, position, bytes.subarray(0, bytes.length / 2));
+          // A short write ends where a block of the file does, never inside a sector.
+          const end = roundDown(position + bytes.length / 2, SECTOR_BYTES);
+          this.#write(file, position, bytes.subarray(0, Math.max(0, end - position)));
           throw error;
         }
         this.#write(file, position, bytes);
