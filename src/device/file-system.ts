@@ -4,7 +4,9 @@
  */
 import { constants, fstatSync, writevSync } from 'node:fs';
 import { copyFile, type FileHandle, link, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
+import { ALIGNMENT_BYTES, isAligned } from '../core/aligned-buffer.ts';
 import { KiB } from '../core/units.ts';
+import { DirectWriter } from './direct-writer.ts';
 
 export interface OverlayFile {
   /** Reads into `target` from byte `position`. Resolves to the bytes read, fewer than asked for only at the end of the file. */
@@ -53,7 +55,8 @@ const BUFFERS_PER_WRITE_MAX = 1024;
 /** The real one. */
 export const nodeFileSystem: OverlayFileSystem = {
   async open(path, access) {
-    return fileOf(await open(path, openFlags[access], 0o600));
+    const handle = await open(path, openFlags[access], 0o600);
+    return fileOf(handle, access === 'read' ? undefined : new DirectWriter(path));
   },
   list: (directory) => readdir(directory),
   async makeDirectory(path) {
@@ -74,7 +77,8 @@ export const nodeFileSystem: OverlayFileSystem = {
   },
 };
 
-export function fileOf(handle: FileHandle): OverlayFile {
+/** `direct` writes what is large and lies in memory that is aligned. */
+export function fileOf(handle: FileHandle, direct?: DirectWriter): OverlayFile {
   return {
     async read(target, position) {
       let done = 0;
@@ -86,6 +90,8 @@ export function fileOf(handle: FileHandle): OverlayFile {
       return done;
     },
     async write(buffers, position) {
+      if (position % ALIGNMENT_BYTES === 0 && buffers.every(isAligned) && (await direct?.write(buffers, position)))
+        return;
       let at = position;
       for (let first = 0; first < buffers.length; first += BUFFERS_PER_WRITE_MAX) {
         at += await writeAll(handle, buffers.slice(first, first + BUFFERS_PER_WRITE_MAX), at);
@@ -98,7 +104,10 @@ export function fileOf(handle: FileHandle): OverlayFile {
       return { sizeBytes: size };
     },
     isLinked: () => fstatSync(handle.fd).nlink > 0,
-    close: () => handle.close(),
+    async close() {
+      await direct?.close();
+      await handle.close();
+    },
   };
 }
 

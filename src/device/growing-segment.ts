@@ -6,9 +6,10 @@
  * them has data to write and nothing else. A file's tail of zeroes is what a crash leaves of a write that was cut off;
  * it goes when the segment is complete.
  */
+import { ALIGNMENT_BYTES } from '../core/aligned-buffer.ts';
 import { OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
-import { KiB } from '../core/units.ts';
+import { KiB, roundUp } from '../core/units.ts';
 import { overlayFailure } from './file-errors.ts';
 import type { OverlayFile } from './file-system.ts';
 import {
@@ -22,7 +23,14 @@ import {
   TABLE_BYTES_MAX,
 } from './log-format.ts';
 import type { LogIndex, Segment } from './log-index.ts';
-import { type BatchEntry, batchRecordBytes, batchTable, type LogEntries, type LogEntry } from './log-tables.ts';
+import {
+  type BatchEntry,
+  batchRecordBytes,
+  batchTable,
+  dataBlocksOf,
+  type LogEntries,
+  type LogEntry,
+} from './log-tables.ts';
 import type { SegmentFiles } from './segment-files.ts';
 import { indexRecords } from './segment-index.ts';
 
@@ -77,17 +85,16 @@ export class GrowingSegment {
   /**
    * Writes a BATCH behind the last record. Rejects with OverlayError: then the log ends where it ended before.
    *
-   * Much data goes first, at its place behind the record: a thread copies it to the page cache while this one computes its
-   * checksums. The record follows when all of it has landed; without that, what is there is a write that was cut off.
+   * Much data goes first, at its place behind the record: a thread writes it while this one computes its checksums. The record follows when all of it has landed; without that, what is there is a write that was cut off.
    */
   async appendBatch(batch: readonly BatchEntry[], values: RecordStamp): Promise<LogEntries> {
     const { segment } = this;
-    const tableBytes = batchRecordBytes(batch);
+    const recordBytes = this.#recordBytes(batch);
     const dataPosition =
-      segment.endBytes + storedRecordBytes(tableBytes, { kind: recordKinds.BATCH, cipher: segment.cipher });
+      segment.endBytes + storedRecordBytes(recordBytes, { kind: recordKinds.BATCH, cipher: segment.cipher });
     const { entries, data, bytes: dataBytes } = this.#place(batch, dataPosition);
-    const first = dataBytes >= this.#input.dataFirstBytes ? this.#file.write(data, dataPosition) : undefined;
-    const { record, checksums } = batchTable(batch);
+    const first = this.#isDataFirst(batch) ? this.#file.write(data, dataPosition) : undefined;
+    const { record, checksums } = batchTable(batch, recordBytes);
     const header = { ...values, kind: recordKinds.BATCH, detail: checksums.length, entryCount: batch.length };
     const stored = finishRecord(record, { ...header, ...this.#here() }, segment.cipher);
     try {
@@ -98,6 +105,19 @@ export class GrowingSegment {
     }
     segment.endBytes += stored.length + dataBytes;
     return { entries, checksums };
+  }
+
+  #isDataFirst(batch: readonly BatchEntry[]): boolean {
+    return dataBlocksOf(batch) * this.#input.index.blockBytes >= this.#input.dataFirstBytes;
+  }
+
+  /** Of the record before it is sealed. Data that goes first begins at a page where it can: then it need not be copied to the page cache. */
+  #recordBytes(batch: readonly BatchEntry[]): number {
+    const bytes = batchRecordBytes(batch);
+    const { endBytes, cipher } = this.segment;
+    if (cipher !== undefined || !this.#isDataFirst(batch)) return bytes;
+    // With some padding in any case: it shows whether all of the record is there.
+    return roundUp(endBytes + bytes + RECORD_ALIGNMENT, ALIGNMENT_BYTES) - endBytes;
   }
 
   /** Where the data of a batch goes, and what is to be written there: sealed where the log is encrypted, and padded. */

@@ -47,20 +47,27 @@ export interface BatchEntry {
 
 /** Bytes of a batch's record, before it is sealed. */
 export function batchRecordBytes(batch: readonly BatchEntry[]): number {
-  return recordHeader.sizeBytes + roundUp(batchTableBytes(batch), RECORD_ALIGNMENT);
+  const counts = { entryCount: batch.length, dataBlocks: dataBlocksOf(batch) };
+  return recordHeader.sizeBytes + roundUp(batchTableBytes(counts), RECORD_ALIGNMENT);
 }
 
-function batchTableBytes(batch: readonly BatchEntry[]): number {
-  return batch.length * BATCH_ENTRY_BYTES + dataBlocksOf(batch) * CHECKSUM_BYTES;
+/** Bytes of a BATCH's table before what it is padded with. */
+export function batchTableBytes(counts: { readonly entryCount: number; readonly dataBlocks: number }): number {
+  return counts.entryCount * BATCH_ENTRY_BYTES + counts.dataBlocks * CHECKSUM_BYTES;
 }
 
 export function dataBlocksOf(batch: readonly BatchEntry[]): number {
   return batch.reduce((blocks, { data, count }) => blocks + (data === undefined ? 0 : count), 0);
 }
 
-/** A BATCH record without its header values, and the checksums in it. */
-export function batchTable(batch: readonly BatchEntry[]): { record: Buffer; checksums: Uint32Array } {
-  const record = newRecord(batchTableBytes(batch));
+/** A BATCH record without its header values, of at least `recordBytes`, and the checksums in it. */
+export function batchTable(
+  batch: readonly BatchEntry[],
+  recordBytes = batchRecordBytes(batch),
+): { record: Buffer; checksums: Uint32Array } {
+  const record = newRecord(recordBytes - TABLE_AT);
+  // Not zeroes: a sector of those looks as if it had not reached the disk.
+  record.fill(0xff, batchRecordBytes(batch));
   const checksums = new Uint32Array(dataBlocksOf(batch));
   let at = TABLE_AT;
   let done = 0;
@@ -99,7 +106,7 @@ export function readBatchTable(
   table: Buffer,
   { entryCount, dataBlocks, dataPosition, blockBytes }: BatchPlace,
 ): LogEntries {
-  needBytes(table, entryCount * BATCH_ENTRY_BYTES + dataBlocks * CHECKSUM_BYTES);
+  needBytes(table, batchTableBytes({ entryCount, dataBlocks }));
   const entries: LogEntry[] = [];
   let position = dataPosition;
   for (let at = 0; at < entryCount * BATCH_ENTRY_BYTES; at += BATCH_ENTRY_BYTES) {

@@ -52,7 +52,7 @@ export interface NbdLimits {
   readonly lingerMsMax: number;
   /** Milliseconds between two lines of the log about clients whom no --allow lets in. */
   readonly refusalLogMs: number;
-  /** Bytes of reply buffers kept for reuse. Replies of 64 requests of 64 KiB. */
+  /** Bytes of buffers for replies and payloads kept for reuse. A dozen requests of 1 MiB. */
   readonly pooledBytesMax: number;
 }
 
@@ -76,5 +76,5 @@ export const nbdLimits: NbdLimits = {
   drainMsMax: 5_000,
   lingerMsMax: 1_000,
   refusalLogMs: 10_000,
-  pooledBytesMax: 8 * MiB,
+  pooledBytesMax: 16 * MiB,
 };
