@@ -36,6 +36,11 @@ import { indexRecords } from './segment-index.ts';
 
 /** So much data of a record is written before it: below that a thread costs more than it takes over. */
 export const DATA_FIRST_BYTES = 64 * KiB;
+/**
+ * Data of a record that is aligned, a multiple of `dataFirstBytes`: 256 KiB. Of less the padding would be more than the one
+ * or two percent that it is, and a round trip to the disk takes longer than a copy.
+ */
+const ALIGNED_DATA_FIRST = 4;
 /** Zeroes written ahead at a time, as a part of a segment: 1 MiB, for some 240 records of one block. */
 const AHEAD_SEGMENTS = 1 / 32;
 /** Entries of a segment at most, so that its INDEX keeps within TABLE_BYTES_MAX. */
@@ -107,15 +112,15 @@ export class GrowingSegment {
     return { entries, checksums };
   }
 
-  #isDataFirst(batch: readonly BatchEntry[]): boolean {
-    return dataBlocksOf(batch) * this.#input.index.blockBytes >= this.#input.dataFirstBytes;
+  #isDataFirst(batch: readonly BatchEntry[], times = 1): boolean {
+    return dataBlocksOf(batch) * this.#input.index.blockBytes >= this.#input.dataFirstBytes * times;
   }
 
-  /** Of the record before it is sealed. Data that goes first begins at a page where it can: then it need not be copied to the page cache. */
+  /** Of the record before it is sealed. The most data begins at a page, so that it need not be copied to the page cache. */
   #recordBytes(batch: readonly BatchEntry[]): number {
     const bytes = batchRecordBytes(batch);
     const { endBytes, cipher } = this.segment;
-    if (cipher !== undefined || !this.#isDataFirst(batch)) return bytes;
+    if (cipher !== undefined || !this.#isDataFirst(batch, ALIGNED_DATA_FIRST)) return bytes;
     // With some padding in any case: it shows whether all of the record is there.
     return roundUp(endBytes + bytes + RECORD_ALIGNMENT, ALIGNMENT_BYTES) - endBytes;
   }
