@@ -76,5 +76,5 @@ export const nbdLimits: NbdLimits = {
   drainMsMax: 5_000,
   lingerMsMax: 1_000,
   refusalLogMs: 10_000,
-  pooledBytesMax: 16 * MiB,
+  pooledBytesMax: 12 * MiB,
 };
