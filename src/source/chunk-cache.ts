@@ -307,6 +307,8 @@ export class ChunkCache implements ChunkStore {
     this.#memory.insertChunk(key, plain);
     for (const { offset, length } of fetch.reads) this.#memory.countRead(key, offset, length);
     if (this.#disk === undefined || fetch.found.onDisk) return;
+    // Those that wait are the next to go from memory, too.
+    this.#writeWaiting();
     if (!this.#disk.hasRoomFor(plain.byteLength)) {
       this.#writeLater(this.#disk, key, chunk);
       return;

@@ -116,6 +116,41 @@ describe('a chunk that has come', () => {
   });
 });
 
+it('chunks that a busy disk did not take go to it before those that came later', async () => {
+  const offered: number[] = [];
+  let room = 0;
+  const disk = {
+    generation: 0,
+    pending: () => undefined,
+    readSegment: async () => false,
+    hasRoomFor: () => room > 0,
+    offer: async ({ lengthBytes }: ChunkRef) => {
+      room--;
+      offered.push(lengthBytes);
+    },
+    dropped: () => {},
+    close: async () => {},
+  } as unknown as ChunkDisk;
+  const upstream: ChunkStore = {
+    get: async ({ lengthBytes }) => new Uint8Array(lengthBytes),
+    close: async () => {},
+  };
+  const cache = new ChunkCache(upstream, { bytesMax: 10_000, disk });
+  const read = async (lengthBytes: number) => {
+    await cache.readInto({ ...chunk, lengthBytes }, 0, new Uint8Array(1));
+    await setImmediate();
+  };
+  await read(1);
+  await read(2);
+  room = 2;
+  await read(3);
+  expect(offered).toEqual([1, 2]);
+  room = 1;
+  await read(4);
+  expect(offered).toEqual([1, 2, 3]);
+  await cache.close();
+});
+
 it('whoever stops waiting for room leaves the queue to those behind', async () => {
   const budget = new ByteBudget(10);
   let finish = () => {};
