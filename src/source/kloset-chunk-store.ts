@@ -74,8 +74,7 @@ export class KlosetChunkStore implements ChunkStore {
 
   #fetch(chunk: ChunkRef, options: ChunkOptions): Promise<Uint8Array> {
     this.#counters.chunksFetched++;
-    const isNew = this.#fetched.add(chunk.mac);
-    if (!isNew) this.#counters.chunksFetchedTwice++;
+    let isNew: boolean | undefined;
     const startedMs = performance.now();
     return this.#repository.fetchBlob(
       { type: resourceTypes.chunk, mac: chunk.mac },
@@ -83,6 +82,11 @@ export class KlosetChunkStore implements ChunkStore {
         signal: options.signal,
         plainBytesMax: chunk.lengthBytes,
         decode: async (stored, packfile) => {
+          // Only now: one that nobody waited for any more has not been fetched.
+          if (isNew === undefined) {
+            isNew = this.#fetched.add(chunk.mac);
+            if (!isNew) this.#counters.chunksFetchedTwice++;
+          }
           const plain = await this.#decoder.decode(stored, {
             mac: chunk.mac,
             plainBytes: chunk.lengthBytes,
