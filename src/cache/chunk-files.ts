@@ -71,7 +71,7 @@ export class ChunkFiles {
     const { sealName: name, salt } = file;
     sealInto(sealed, plain, { name, salt, segmentBytes: CHUNK_SEGMENT_BYTES, keys: this.#names.seal });
     mkdirSync(file.directory, { recursive: true, mode: 0o700 });
-    if (!this.#writeDirect(file, buffer, length)) writeWhole(file, sealed, {});
+    if (!this.#writeDirect(file, buffer, length)) writeWhole(file, sealed);
     this.#bytes! += cost;
     this.#bytesSinceCount += cost;
     return { outcome: 'written', bytesWritten: length, filesEvicted };
@@ -170,7 +170,7 @@ function freeBytes(directory: string): number {
 function writeWhole(
   { directory, path }: ChunkFile,
   bytes: Uint8Array,
-  { length = bytes.byteLength, flags: more = 0 }: { length?: number; flags?: number },
+  { length = bytes.byteLength, flags: more = 0 }: { length?: number; flags?: number } = {},
 ): void {
   const temporary = join(directory, `${TEMPORARY_PREFIX}${process.pid}-${randomBytes(8).toString('hex')}`);
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW | more;

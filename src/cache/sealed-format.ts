@@ -4,8 +4,8 @@
  *   header, 64 bytes     magic, version, protection, segment size, salt
  *   segment 0 .. n-1     data ‖ tag (16); all but the last hold exactly the segment size, there is always one
  *
- * The file's key is HKDF-SHA256 of the store's key with the salt, 32 bytes, random unless one name stands for the same bytes for ever; the header's other fields and the
- * file's name go in as its purpose. So each key encrypts one file, a changed header gives another key, and a file under
+ * The file's key is HKDF-SHA256 of the store's key with the salt, 32 bytes, random unless one name stands for the same
+ * bytes for ever; the header's other fields and the file's name go in as its purpose. So each key encrypts one file, a changed header gives another key, and a file under
  * another's name, or another store's, opens nothing. A segment is AES-256-GCM under that key: its nonce is its number
  * and whether it is the last, so that none can be moved, left out or cut off behind. Of plaintext stores the data stays
  * readable, as it is in the store: it is what is authenticated (GMAC), and nothing is encrypted.

@@ -6,9 +6,10 @@
  */
 import { constants } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
+import { KiB } from '../core/units.ts';
 
 /** Below this a round trip to the disk takes longer than the copy. */
-const DIRECT_BYTES_MIN = 256 * 1024;
+const DIRECT_BYTES_MIN = 256 * KiB;
 
 export class DirectWriter {
   readonly #path: string;
@@ -19,7 +20,10 @@ export class DirectWriter {
     this.#path = path;
   }
 
-  /** False if they are to be written otherwise: few bytes, a file system that cannot, or one that took only a part of them. Rejects with Node's errors. */
+  /**
+   * False if they are to be written otherwise: few bytes, a file system that cannot, or one that took only a part of them.
+   * Rejects with Node's errors.
+   */
   async write(buffers: readonly Uint8Array[], position: number): Promise<boolean> {
     const total = buffers.reduce((bytes, { length }) => bytes + length, 0);
     if (!this.#isPossible || total < DIRECT_BYTES_MIN) return false;

@@ -37,8 +37,8 @@ import { indexRecords } from './segment-index.ts';
 /** So much data of a record is written before it: below that a thread costs more than it takes over. */
 export const DATA_FIRST_BYTES = 64 * KiB;
 /**
- * Data of a record that is aligned, a multiple of `dataFirstBytes`: 256 KiB. Of less the padding would be more than the one
- * or two percent that it is, and a round trip to the disk takes longer than a copy.
+ * So many times as much is aligned, too: the 256 KiB from which on it is written past the page cache (direct-writer.ts). The
+ * padding is one or two percent of that.
  */
 const ALIGNED_DATA_FIRST = 4;
 /** Zeroes written ahead at a time, as a part of a segment: 1 MiB, for some 240 records of one block. */
@@ -90,7 +90,8 @@ export class GrowingSegment {
   /**
    * Writes a BATCH behind the last record. Rejects with OverlayError: then the log ends where it ended before.
    *
-   * Much data goes first, at its place behind the record: a thread writes it while this one computes its checksums. The record follows when all of it has landed; without that, what is there is a write that was cut off.
+   * Much data goes first, at its place behind the record: a thread writes it while this one computes its checksums. The
+   * record follows when all of it has landed; without that, what is there is a write that was cut off.
    */
   async appendBatch(batch: readonly BatchEntry[], values: RecordStamp): Promise<LogEntries> {
     const { segment } = this;

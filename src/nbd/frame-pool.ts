@@ -54,7 +54,7 @@ export class Frame {
   }
 }
 
-/** Frames kept for reuse, at most `bytesMax` bytes of them. One pool serves all connections. */
+/** Frames kept for reuse, at most `bytesMax` bytes of them beside as many that are aligned. One pool serves all connections. */
 export class FramePool {
   readonly #bytesMax: number;
   /** By size class: 0 for headers only, then 4 KiB, 8 KiB, ... 1 MiB. */
