@@ -7,7 +7,8 @@ import { entryName, entryTypes, type SnapshotTree } from '../core/snapshot-tree.
 import type { StopOptions } from '../core/stop.ts';
 import { parseFilenodeMap } from '../postgres/catalog/filenode-map.ts';
 import { entryAt, fileAt, findDataDirectories } from '../postgres/data-directories.ts';
-import { findPath } from '../source/find-child.ts';
+import { toBytePath } from '../source/directory-lister.ts';
+import { entryMeantBy } from '../source/tree-links.ts';
 import { FORK_SUFFIXES, STARTUP_CATALOGS, TEMPLATE0_OID, TEMPLATE1_OID } from './catalogs.ts';
 import {
   DATA_DIRECTORIES_MAX,
@@ -161,15 +162,10 @@ class DataDirectoryPlan {
     return content;
   }
 
-  /** A directory, or what a symlink to one leads to in the snapshot: an absolute one means the source machine's path. */
+  /** A directory, or what a symlink to one leads to in the snapshot. */
   #directoryAt(entry: number | undefined): number | undefined {
-    if (entry === undefined || this.#tree.type[entry] === entryTypes.directory) return entry;
-    const target = this.#tree.linkTarget.get(entry);
-    if (target === undefined) return undefined;
-    const path = Buffer.from(target).toString();
-    const root = this.#source.root === '/' ? '/' : `${this.#source.root}/`;
-    if (!path.startsWith(root)) return undefined;
-    return findPath(this.#tree, path.slice(root.length));
+    if (entry === undefined || this.#tree.type[entry] !== entryTypes.symlink) return entry;
+    return entryMeantBy(this.#tree, entry, toBytePath(Buffer.from(this.#source.root)));
   }
 
   #files(directory: number | undefined): number[] {
