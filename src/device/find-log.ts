@@ -3,7 +3,7 @@ import type { KeyObject } from 'node:crypto';
 import type { Log } from '../core/log.ts';
 import { BLOCK_SIZE } from '../core/units.ts';
 import type { OverlayFile, OverlayFileSystem } from './file-system.ts';
-import { segmentOfFileName } from './log-format.ts';
+import { type BlockForm, blockChecksumsOf, segmentOfFileName } from './log-format.ts';
 import { SegmentReader } from './log-reader.ts';
 import { type RecoveredLog, recoverLog } from './log-recovery.ts';
 import { type OverlayMetadata, readClosed } from './overlay-metadata.ts';
@@ -35,18 +35,21 @@ export async function findLog(
 ): Promise<FoundLog> {
   const { encryption } = metadata;
   const overlayKey = encryption && keyOf(directory, encryption, keyFor);
-  const blockBytes = overlayKey === undefined ? BLOCK_SIZE : SEALED_BLOCK_BYTES;
+  const form: BlockForm = {
+    blockBytes: overlayKey === undefined ? BLOCK_SIZE : SEALED_BLOCK_BYTES,
+    checksumsOf: blockChecksumsOf(metadata.formatVersion),
+  };
   const files = new SegmentFiles(directory, fileSystem);
   const overlayId = BigInt(`0x${metadata.overlayId}`);
   const readerOf = async (file: OverlayFile, segment: number) => {
     const { sizeBytes } = await file.status();
-    return new SegmentReader(file, { sizeBytes, overlayId, segment, overlayKey });
+    return new SegmentReader(file, { sizeBytes, overlayId, segment, overlayKey, form });
   };
   try {
     const names = await fileSystem.list(directory);
     const present = names.flatMap((name) => segmentOfFileName(name) ?? []).sort((a, b) => a - b);
     const closed = await readClosed(fileSystem, directory);
-    const recovered = await recoverLog({ files, present, readerOf, blockBytes, closed, log });
+    const recovered = await recoverLog({ files, present, readerOf, form, closed, log });
     return { recovered, files, overlayId, overlayKey, readerOf };
   } catch (error) {
     await files.closeAll();

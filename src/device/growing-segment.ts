@@ -7,7 +7,7 @@
  * it goes when the segment is complete.
  */
 import { ALIGNMENT_BYTES } from '../core/aligned-buffer.ts';
-import { OverlayError } from '../core/errors.ts';
+import { assert, OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { KiB, roundUp } from '../core/units.ts';
 import { overlayFailure } from './file-errors.ts';
@@ -59,12 +59,28 @@ export interface GrowingSegmentInput {
 /** What the log says of itself in each record. */
 export type RecordStamp = Pick<RecordValues, 'sequence' | 'synced'>;
 
+/** A BATCH that has its place. */
+export interface BegunBatch {
+  readonly batch: readonly BatchEntry[];
+  readonly record: Buffer;
+  readonly entries: readonly LogEntry[];
+  readonly checksums: Uint32Array;
+  readonly data: readonly Uint8Array[];
+  /** Settles when the data has been written, where it goes before its record. */
+  readonly first: Promise<void> | undefined;
+  readonly endBytes: number;
+  /** Its place is lost: one before it could not be written. */
+  isVoid: boolean;
+}
+
 export class GrowingSegment {
   readonly segment: Segment;
   readonly #input: GrowingSegmentInput;
   readonly #file: OverlayFile;
   /** Where the zeroes end that were written ahead; behind it nothing is in the file. */
   #aheadBytes = 0;
+  /** In the order of their places; none of them has its record yet. */
+  readonly #begun: BegunBatch[] = [];
   #abandoned = false;
 
   constructor(input: GrowingSegmentInput, segment: Segment, file: OverlayFile) {
@@ -79,28 +95,53 @@ export class GrowingSegment {
   }
 
   hasRoomFor(dataBlocks: number): boolean {
-    const { endBytes, positions, entries } = this.segment;
+    const { positions, entries } = this.segment;
+    const begunBlocks = this.#begun.reduce((blocks, { checksums }) => blocks + checksums.length, 0);
     return (
-      endBytes < this.#input.segmentBytes &&
-      positions.length + dataBlocks <= SEGMENT_BLOCKS_MAX &&
+      this.#nextBytes < this.#input.segmentBytes &&
+      positions.length + begunBlocks + dataBlocks <= SEGMENT_BLOCKS_MAX &&
       entries!.length / (INDEX_ENTRY_BYTES / 4) < SEGMENT_ENTRIES_MAX
     );
   }
 
   /**
-   * Writes a BATCH behind the last record. Rejects with OverlayError: then the log ends where it ended before.
-   *
-   * Much data goes first, at its place behind the record: a thread writes it while this one computes its checksums. The
-   * record follows when all of it has landed; without that, what is there is a write that was cut off.
+   * Begins a BATCH behind the last record. Much data goes first, at its place behind the record: a thread writes it while
+   * this one computes its checksums. The record follows, by `finish`, when all of it has landed; without that, what is
+   * there is a write that was cut off. Borrows the batch's data until `finish` has settled.
    */
-  async appendBatch(batch: readonly BatchEntry[], values: RecordStamp): Promise<LogEntries> {
-    const { segment } = this;
-    const recordBytes = this.#recordBytes(batch);
+  begin(batch: readonly BatchEntry[]): BegunBatch {
+    const position = this.#nextBytes;
+    const recordBytes = this.#recordBytes(batch, position);
     const dataPosition =
-      segment.endBytes + storedRecordBytes(recordBytes, { kind: recordKinds.BATCH, cipher: segment.cipher });
-    const { entries, data, bytes: dataBytes } = this.#place(batch, dataPosition);
+      position + storedRecordBytes(recordBytes, { kind: recordKinds.BATCH, cipher: this.segment.cipher });
+    const { entries, data, bytes } = this.#place(batch, dataPosition);
     const first = this.#isDataFirst(batch) ? this.#file.write(data, dataPosition) : undefined;
-    const { record, checksums } = batchTable(batch, recordBytes);
+    first?.catch(() => undefined); // `finish` tells.
+    const { record, checksums } = batchTable(batch, { recordBytes, checksumsOf: this.#input.index.checksumsOf });
+    const begun = { batch, record, entries, checksums, data, first, endBytes: dataPosition + bytes, isVoid: false };
+    this.#begun.push(begun);
+    return begun;
+  }
+
+  /** Whether the data of one batch is on its way, and none behind it. */
+  get takesAhead(): boolean {
+    return this.#begun.length === 1 && this.#begun[0]!.first !== undefined;
+  }
+
+  /**
+   * Begins the batch behind that one, so that the disk has work while that one's record is made and its client told.
+   * Undefined if it has to wait.
+   */
+  beginAhead(batch: readonly BatchEntry[]): BegunBatch | undefined {
+    const isPossible = this.#isDataFirst(batch, ALIGNED_DATA_FIRST) && this.hasRoomFor(dataBlocksOf(batch));
+    return isPossible ? this.begin(batch) : undefined;
+  }
+
+  /** Writes the record of the batch that began first. Rejects with OverlayError: then the log ends where it ended before. */
+  async finish(begun: BegunBatch, values: RecordStamp): Promise<LogEntries> {
+    const { segment } = this;
+    const { batch, record, entries, checksums, data, first } = begun;
+    assert(begun === this.#begun[0], 'batches end in the order in which they began');
     const header = { ...values, kind: recordKinds.BATCH, detail: checksums.length, entryCount: batch.length };
     const stored = finishRecord(record, { ...header, ...this.#here() }, segment.cipher);
     try {
@@ -109,8 +150,21 @@ export class GrowingSegment {
     } catch (error) {
       throw await this.#takeBack(error);
     }
-    segment.endBytes += stored.length + dataBytes;
+    this.#begun.shift();
+    segment.endBytes = begun.endBytes;
     return { entries, checksums };
+  }
+
+  /** Resolves when nothing is being written of batches that have begun: they are void, and may begin again elsewhere. */
+  async giveUp(): Promise<void> {
+    const begun = this.#begun.splice(0);
+    for (const one of begun) one.isVoid = true;
+    await Promise.allSettled(begun.map(({ first }) => first));
+  }
+
+  /** Where the next record begins. */
+  get #nextBytes(): number {
+    return this.#begun.at(-1)?.endBytes ?? this.segment.endBytes;
   }
 
   #isDataFirst(batch: readonly BatchEntry[], times = 1): boolean {
@@ -118,12 +172,12 @@ export class GrowingSegment {
   }
 
   /** Of the record before it is sealed. The most data begins at a page, so that it need not be copied to the page cache. */
-  #recordBytes(batch: readonly BatchEntry[]): number {
+  #recordBytes(batch: readonly BatchEntry[], position: number): number {
     const bytes = batchRecordBytes(batch);
-    const { endBytes, cipher } = this.segment;
+    const { cipher } = this.segment;
     if (cipher !== undefined || !this.#isDataFirst(batch, ALIGNED_DATA_FIRST)) return bytes;
     // With some padding in any case: it shows whether all of the record is there.
-    return roundUp(endBytes + bytes + RECORD_ALIGNMENT, ALIGNMENT_BYTES) - endBytes;
+    return roundUp(position + bytes + RECORD_ALIGNMENT, ALIGNMENT_BYTES) - position;
   }
 
   /** Where the data of a batch goes, and what is to be written there: sealed where the log is encrypted, and padded. */
@@ -161,7 +215,7 @@ export class GrowingSegment {
   async writeAhead(): Promise<void> {
     const { endBytes } = this.segment;
     const { segmentBytes } = this.#input;
-    if (endBytes <= this.#aheadBytes) return;
+    if (endBytes <= this.#aheadBytes || this.#begun.length > 0) return;
     const aheadBytes = Math.min(endBytes + Math.floor(segmentBytes * AHEAD_SEGMENTS), segmentBytes);
     if (aheadBytes <= endBytes) return;
     try {
@@ -211,6 +265,7 @@ export class GrowingSegment {
     const { number, endBytes } = this.segment;
     const path = files.pathOf(number);
     this.#aheadBytes = 0;
+    await this.giveUp();
     try {
       await this.#file.truncate(endBytes);
     } catch (error) {

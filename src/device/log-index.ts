@@ -1,7 +1,7 @@
 /** What the log says, in memory: which place each block has, and how much of each segment still counts. */
 import { assert, OverlayError } from '../core/errors.ts';
 import { BlockMap, isZeroValue, ZERO_FLAG } from './block-map.ts';
-import { entryKinds, SEGMENT_BLOCKS_MAX, SEGMENTS_MAX } from './log-format.ts';
+import { type BlockChecksums, type BlockForm, entryKinds, SEGMENT_BLOCKS_MAX, SEGMENTS_MAX } from './log-format.ts';
 import type { IndexWords, LogEntry } from './log-tables.ts';
 import { RunCollector } from './run-collector.ts';
 import type { SegmentCipher } from './segment-cipher.ts';
@@ -97,8 +97,8 @@ export class WordList {
 }
 
 export class LogIndex {
-  /** Bytes that a block takes in the log. */
   readonly blockBytes: number;
+  readonly checksumsOf: BlockChecksums;
   #map = new BlockMap();
   /** Entries that are not yet in the map; undefined once the log is open. */
   #collected: RunCollector | undefined = new RunCollector();
@@ -111,8 +111,9 @@ export class LogIndex {
   /** Complete segments that nothing needs any more, apart from the DROP that says so. */
   readonly dead = new Set<Segment>();
 
-  constructor(blockBytes: number) {
+  constructor({ blockBytes, checksumsOf }: BlockForm) {
     this.blockBytes = blockBytes;
+    this.checksumsOf = checksumsOf;
   }
 
   /** Nothing is in it before `endRecovery`. */

@@ -4,7 +4,7 @@ import { SEAL_BYTES } from '../core/sealer.ts';
 import { BLOCK_SIZE, KiB, MiB, roundUp } from '../core/units.ts';
 import type { OverlayFile } from './file-system.ts';
 import {
-  blockChecksum,
+  type BlockForm,
   headerContext,
   RECORD_ALIGNMENT,
   type RecordHeader,
@@ -16,7 +16,7 @@ import {
   tableIsIntact,
 } from './log-format.ts';
 import { batchTableBytes, type LogEntries, readBatchTable } from './log-tables.ts';
-import { SEALED_BLOCK_BYTES, SegmentCipher } from './segment-cipher.ts';
+import { SegmentCipher } from './segment-cipher.ts';
 
 /** Read at a time: many small records, or the header of a large one. */
 const WINDOW_BYTES = 128 * KiB;
@@ -47,6 +47,7 @@ export interface SegmentReaderInput {
   readonly segment: number;
   /** Undefined for a log that is not encrypted. */
   readonly overlayKey: KeyObject | undefined;
+  readonly form: BlockForm;
 }
 
 export class SegmentReader {
@@ -55,7 +56,7 @@ export class SegmentReader {
   readonly #overlayId: bigint;
   readonly #segment: number;
   readonly #overlayKey: KeyObject | undefined;
-  readonly #blockBytes: number;
+  readonly #form: BlockForm;
   /** Of an encrypted segment, once a record with its salt was read. */
   #cipher: SegmentCipher | undefined;
   #saltSought = false;
@@ -68,7 +69,7 @@ export class SegmentReader {
     this.#overlayId = from.overlayId;
     this.#segment = from.segment;
     this.#overlayKey = from.overlayKey;
-    this.#blockBytes = from.overlayKey === undefined ? BLOCK_SIZE : SEALED_BLOCK_BYTES;
+    this.#form = from.form;
   }
 
   /** Undefined for a log that is not encrypted, and for a segment whose salts cannot be read. */
@@ -138,7 +139,7 @@ export class SegmentReader {
       }
       if (record.header.kind === recordKinds.INDEX || record.header.kind === recordKinds.END) break;
       steps.push({ kind: 'record', record });
-      position = record.position + recordBytes(record.header, this.#blockBytes);
+      position = record.position + recordBytes(record.header, this.#form.blockBytes);
     }
     // The file is shorter than the records it is known to have had.
     if (endBytes !== Number.POSITIVE_INFINITY && position >= limit && position < endBytes) {
@@ -149,18 +150,19 @@ export class SegmentReader {
 
   /** Compares the data of a BATCH with its checksums. */
   async checkData(record: LogRecord): Promise<'intact' | 'torn' | 'damaged'> {
-    const { entries, checksums } = batchEntries(record, this.#blockBytes);
+    const { blockBytes, checksumsOf } = this.#form;
+    const { entries, checksums } = batchEntries(record, blockBytes);
     let verdict: 'intact' | 'damaged' = 'intact';
     let done = 0;
     for (const { block, count, position } of entries) {
       if (position === undefined) continue;
       for (let at = 0; at < count; at++) {
-        const start = position + at * this.#blockBytes;
-        const stored = await this.#bytes(start, this.#blockBytes, 1 * MiB);
-        const data = stored.length === this.#blockBytes ? this.#openBlock(block + at, start, stored) : undefined;
+        const start = position + at * blockBytes;
+        const stored = await this.#bytes(start, blockBytes, 1 * MiB);
+        const data = stored.length === blockBytes ? this.#openBlock(block + at, start, stored) : undefined;
         const checksum = checksums[done++];
-        if (data !== undefined && blockChecksum(block + at, data) === checksum) continue;
-        if (hasLostSector(stored, start, this.#blockBytes)) return 'torn';
+        if (data !== undefined && checksumsOf(block + at, data)[0] === checksum) continue;
+        if (hasLostSector(stored, start, blockBytes)) return 'torn';
         verdict = 'damaged';
       }
     }
@@ -168,7 +170,8 @@ export class SegmentReader {
   }
 
   #openBlock(block: number, position: number, stored: Buffer): Buffer | undefined {
-    if (this.#cipher === undefined) return stored;
+    // Undefined, too, for an encrypted segment whose salts are lost.
+    if (this.#cipher === undefined) return this.#overlayKey === undefined ? stored : undefined;
     const data = Buffer.allocUnsafe(BLOCK_SIZE);
     return this.#cipher.openBlock(block, position, stored, data) ? data : undefined;
   }

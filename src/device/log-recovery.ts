@@ -21,7 +21,7 @@ import { mapAhead } from '../core/concurrency.ts';
 import { CorruptStoreError, exitCodes, UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import type { OverlayFile } from './file-system.ts';
-import { recordBytes, recordKinds } from './log-format.ts';
+import { type BlockForm, recordBytes, recordKinds } from './log-format.ts';
 import { LogIndex, type Segment } from './log-index.ts';
 import { batchEntries, type LogRecord, type SegmentReader, type WalkStep } from './log-reader.ts';
 import { type LogEntries, readDropTable, readIndexWords, readSegmentTable } from './log-tables.ts';
@@ -70,8 +70,7 @@ export interface RecoveryInput {
   /** Numbers of the segment files there are, ascending. */
   readonly present: readonly number[];
   readonly readerOf: (file: OverlayFile, segment: number) => Promise<SegmentReader>;
-  /** Bytes that a block takes in the log. */
-  readonly blockBytes: number;
+  readonly form: BlockForm;
   readonly closed: ClosedLog | undefined;
   readonly log: Log;
 }
@@ -98,7 +97,7 @@ class Recovery {
 
   constructor(input: RecoveryInput) {
     this.#input = input;
-    this.#index = new LogIndex(input.blockBytes);
+    this.#index = new LogIndex(input.form);
   }
 
   async run(): Promise<RecoveredLog> {
@@ -244,8 +243,9 @@ class Recovery {
         if (!unsynced) this.#unsynced.push(segment.number);
         unsynced = true;
       }
-      if (record.header.kind === recordKinds.BATCH) this.#land(segment, batchEntries(record, this.#input.blockBytes));
-      segment.endBytes = record.position + recordBytes(record.header, this.#input.blockBytes);
+      if (record.header.kind === recordKinds.BATCH)
+        this.#land(segment, batchEntries(record, this.#input.form.blockBytes));
+      segment.endBytes = record.position + recordBytes(record.header, this.#input.form.blockBytes);
       this.#sequence = Math.max(this.#sequence, sequence);
     }
   }

@@ -7,7 +7,6 @@ import type { BlockStore, Change, FrozenBlocks, OverlayStats } from './block-sto
 import { overlayFailure } from './file-errors.ts';
 import type { OverlayFile } from './file-system.ts';
 import { LogCompactor } from './log-compactor.ts';
-import { blockChecksum } from './log-format.ts';
 import type { LogIndex, Segment } from './log-index.ts';
 import type { SegmentReader } from './log-reader.ts';
 import type { ClosedLog, RecoveredLog } from './log-recovery.ts';
@@ -226,12 +225,19 @@ export class LogStore implements BlockStore {
     } catch (cause) {
       throw overlayFailure(`cannot read ${path}`, cause);
     }
-    for (let at = 0; at < count; at++) {
-      const place = position + at * blockBytes;
-      const block = target.subarray(at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE);
+    const isOpen = (at: number, place: number) => {
+      if (cipher === undefined) return true;
       const sealed = stored.subarray(at * blockBytes, (at + 1) * blockBytes);
-      const isThere = (at + 1) * blockBytes <= got && (cipher?.openBlock(first + at, place, sealed, block) ?? true);
-      if (isThere && blockChecksum(first + at, block) === segment.checksums.at(ordinal + at)) continue;
+      return cipher.openBlock(first + at, place, sealed, target.subarray(at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE));
+    };
+    const opened = Array.from(
+      { length: count },
+      (_, at) => (at + 1) * blockBytes <= got && isOpen(at, position + at * blockBytes),
+    );
+    const checksums = this.#index.checksumsOf(first, target);
+    for (let at = 0; at < count; at++) {
+      if (opened[at] === true && checksums[at] === segment.checksums.at(ordinal + at)) continue;
+      const place = position + at * blockBytes;
       throw new OverlayError(`block ${first + at} of the overlay is damaged (byte ${place} of ${path})`, {
         reason: 'damaged',
         details: { block: first + at, path, position: place },

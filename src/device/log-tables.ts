@@ -1,10 +1,10 @@
 /** The tables behind record headers (log-format.ts has the layout), to and from plain objects. */
 import { endianness } from 'node:os';
 import { assert, CorruptStoreError } from '../core/errors.ts';
-import { BLOCK_SIZE, roundUp } from '../core/units.ts';
+import { roundUp } from '../core/units.ts';
 import {
   BATCH_ENTRY_BYTES,
-  blockChecksum,
+  type BlockChecksums,
   CHECKSUM_BYTES,
   DROP_ENTRY_BYTES,
   entryKinds,
@@ -63,7 +63,7 @@ export function dataBlocksOf(batch: readonly BatchEntry[]): number {
 /** A BATCH record without its header values, of at least `recordBytes`, and the checksums in it. */
 export function batchTable(
   batch: readonly BatchEntry[],
-  recordBytes = batchRecordBytes(batch),
+  { recordBytes, checksumsOf }: { readonly recordBytes: number; readonly checksumsOf: BlockChecksums },
 ): { record: Buffer; checksums: Uint32Array } {
   const record = newRecord(recordBytes - TABLE_AT);
   // Not zeroes: a sector of those looks as if it had not reached the disk.
@@ -77,20 +77,11 @@ export function batchTable(
     record.writeUInt32LE(data === undefined ? entryKinds.zero : entryKinds.data, at + 8);
     at += BATCH_ENTRY_BYTES;
     if (data === undefined) continue;
-    checksums.set(known ?? blockChecksums(block, data), done);
+    checksums.set(known ?? checksumsOf(block, data), done);
     done += count;
   }
   writeChecksums(record, at, checksums, checksums.length);
   return { record, checksums };
-}
-
-/** The checksum of each block of `data`, which belongs at `block` and behind it. */
-export function blockChecksums(block: number, data: Uint8Array): Uint32Array {
-  const checksums = new Uint32Array(data.length / BLOCK_SIZE);
-  for (let at = 0; at < checksums.length; at++) {
-    checksums[at] = blockChecksum(block + at, data.subarray(at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE));
-  }
-  return checksums;
 }
 
 /** What a BATCH's header says of it, and where its data begins, `blockBytes` a block. */

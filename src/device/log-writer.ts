@@ -13,7 +13,7 @@ import { OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
 import { KiB } from '../core/units.ts';
 import { overlayFailure } from './file-errors.ts';
-import { GrowingSegment, type RecordStamp } from './growing-segment.ts';
+import { type BegunBatch, GrowingSegment, type RecordStamp } from './growing-segment.ts';
 import { newRecord, recordKinds } from './log-format.ts';
 import { type LogIndex, type Segment, WordList } from './log-index.ts';
 import { LogSyncer } from './log-syncer.ts';
@@ -62,7 +62,7 @@ export interface LogWriterInput {
 
 export class LogWriter {
   readonly #input: LogWriterInput;
-  readonly #queue: WriteQueue;
+  readonly #queue: WriteQueue<BegunBatch>;
   #growing: GrowingSegment | undefined;
   #opened = false;
   #nextSegment: number;
@@ -82,7 +82,12 @@ export class LogWriter {
     this.#nextSegment = input.nextSegment;
     this.#sequence = input.sequence;
     this.#changed = input.sequence;
-    this.#queue = new WriteQueue((works) => this.#write(works), input.onLanded);
+    this.#queue = new WriteQueue<BegunBatch>({
+      write: (works, ahead) => this.#write(works, ahead),
+      beginAhead: (next) =>
+        this.#growing?.takesAhead === true ? this.#growing.beginAhead(batchOf(next())) : undefined,
+      onLanded: input.onLanded,
+    });
     this.#syncer = new LogSyncer({
       files: input.files,
       syncDirectory: input.syncDirectory,
@@ -155,11 +160,15 @@ export class LogWriter {
     return this.#failure === undefined ? this.#queue.add(work) : Promise.reject(this.#failure);
   }
 
-  async #write(works: readonly Work[]): Promise<void> {
-    if (this.#failure !== undefined) throw this.#failure;
+  async #write(works: readonly Work[], ahead: BegunBatch | undefined): Promise<void> {
+    if (this.#failure !== undefined) {
+      // Whoever asked gets the data back that is being written.
+      await this.#growing?.giveUp();
+      throw this.#failure;
+    }
     if (works[0]?.kind === 'drop') return this.#writeDrop(works[0].dropped);
-    const batch = works.flatMap((work) => work.entries());
-    if (batch.length > 0) await this.#writeBatch(batch);
+    const batch = ahead?.batch ?? batchOf(works);
+    if (batch.length > 0) await this.#writeBatch(batch, ahead);
   }
 
   async #writeDrop(dropped: readonly Segment[]): Promise<void> {
@@ -172,12 +181,17 @@ export class LogWriter {
     this.#changed = this.#sequence;
   }
 
-  async #writeBatch(batch: readonly BatchEntry[]): Promise<void> {
+  async #writeBatch(batch: readonly BatchEntry[], ahead: BegunBatch | undefined): Promise<void> {
     const { index } = this.#input;
-    const growing = await this.#growingFor(dataBlocksOf(batch));
+    const isBegun = ahead?.isVoid === false;
+    const growing = isBegun ? this.#growing! : await this.#growingFor(dataBlocksOf(batch));
     const { segment } = growing;
     const startBytes = segment.endBytes;
-    const { entries, checksums } = await this.#record(growing, (stamp) => growing.appendBatch(batch, stamp));
+    const { entries, checksums } = await this.#record(growing, (stamp) => {
+      const begun = isBegun ? ahead : growing.begin(batch);
+      this.#queue.beginAhead();
+      return growing.finish(begun, stamp);
+    });
     const isSmall = segment.endBytes - startBytes <= SMALL_RECORD_BYTES;
     // Its client flushes each, as far as one can tell: what was there before is durable.
     const isFlushed = this.#changed <= this.#syncer.synced;
@@ -313,4 +327,9 @@ export class LogWriter {
     this.#input.log.error({ error }, message);
     return this.#failure;
   }
+}
+
+/** The changes of several requests, in the order they came. */
+function batchOf(works: readonly Work[]): readonly BatchEntry[] {
+  return works.length === 1 ? works[0]!.entries() : works.flatMap((work) => work.entries());
 }

@@ -7,7 +7,12 @@ import { join } from 'node:path';
 import { UnsupportedError, UserError } from '../core/errors.ts';
 import { readChecked, writeChecked } from './checked-file.ts';
 import { errorCode, type OverlayFileSystem } from './file-system.ts';
-import { ENCRYPTED_FORMAT_VERSION, FORMAT_VERSION } from './log-format.ts';
+import {
+  CRC_FORMAT_VERSION,
+  ENCRYPTED_CRC_FORMAT_VERSION,
+  ENCRYPTED_FORMAT_VERSION,
+  FORMAT_VERSION,
+} from './log-format.ts';
 import type { ClosedLog } from './log-recovery.ts';
 import type { OverlayEncryption } from './segment-cipher.ts';
 
@@ -36,6 +41,10 @@ export interface OverlayMetadata {
   readonly encryption?: OverlayEncryption | undefined;
 }
 
+/** That are read. */
+const plainVersions = [CRC_FORMAT_VERSION, FORMAT_VERSION];
+const encryptedVersions = [ENCRYPTED_CRC_FORMAT_VERSION, ENCRYPTED_FORMAT_VERSION];
+
 const METADATA_NAME = 'overlay.json';
 const TOKEN_NAME = 'token.json';
 /** Bytes of a token: too many to be met twice. */
@@ -54,13 +63,15 @@ export async function readMetadata(
     throw new UserError(`${path} is damaged: this overlay cannot be opened; move ${directory} away to begin a new one`);
   }
   const metadata = content as OverlayMetadata;
-  if (metadata.formatVersion !== formatVersionOf(metadata.encryption)) {
-    const message = `${directory} has overlay format ${metadata.formatVersion}; this version reads formats ${FORMAT_VERSION} and ${ENCRYPTED_FORMAT_VERSION}`;
+  const known = metadata.encryption === undefined ? plainVersions : encryptedVersions;
+  if (!known.includes(metadata.formatVersion)) {
+    const message = `${directory} has overlay format ${metadata.formatVersion}; this version reads formats ${CRC_FORMAT_VERSION} to ${ENCRYPTED_FORMAT_VERSION}`;
     throw new UnsupportedError(message);
   }
   return metadata;
 }
 
+/** Of a new overlay. */
 export function formatVersionOf(encryption: OverlayEncryption | undefined): number {
   return encryption === undefined ? FORMAT_VERSION : ENCRYPTED_FORMAT_VERSION;
 }

@@ -13,7 +13,7 @@ import { BLOCK_SIZE } from '../core/units.ts';
 import { type BlockMap, isZeroValue } from './block-map.ts';
 import type { Change } from './block-store.ts';
 import type { LogIndex } from './log-index.ts';
-import { type BatchEntry, blockChecksums } from './log-tables.ts';
+import type { BatchEntry } from './log-tables.ts';
 
 /** Blocks of the base compared at a time: all of them are in memory, or none counts. */
 const COMPARED_BLOCKS = 16;
@@ -39,7 +39,7 @@ export async function withoutUnchanged(
       news.push(change);
       continue;
     }
-    const checksums = blockChecksums(block, data);
+    const checksums = index.checksumsOf(block, data);
     const entry = { ...change, data, checksums };
     const same = await unchangedBlocks(entry, index, read);
     if (same.size === 0) news.push(entry);

@@ -1,6 +1,7 @@
 /**
  * The line in front of the log. One record is being written at a time, and what arrives meanwhile becomes the next one; so
- * many small requests share a record, and records land in the order in which they were asked for.
+ * many small requests share a record, and records land in the order in which they were asked for. Where the next one is
+ * large, its data is on its way to the disk before its turn has come.
  */
 import type { Segment } from './log-index.ts';
 import { type BatchEntry, dataBlocksOf } from './log-tables.ts';
@@ -24,17 +25,30 @@ interface Request extends Work {
   readonly reject: (error: unknown) => void;
 }
 
-export class WriteQueue {
-  /** Writes a record: all of one kind, and a single one where that is `drop`. */
-  readonly #write: (works: readonly Work[]) => Promise<void>;
+export interface WriteQueueInput<Begun> {
+  /** Writes a record: all of one kind, and a single one where that is `drop`. `ahead`: what `beginAhead` made of it. */
+  readonly write: (works: readonly Work[], ahead: Begun | undefined) => Promise<void>;
+  /** Begins the record behind the one being written, of the changes that `next` gives; undefined if it has to wait for its turn. */
+  readonly beginAhead: (next: () => readonly Work[]) => Begun | undefined;
   /** Called when a record has landed and those who wait for it have been told. */
-  readonly #onLanded: () => void;
+  readonly onLanded: () => void;
+}
+
+/** What one record is made of. */
+interface Turn<Begun> {
+  readonly requests: readonly Request[];
+  readonly ahead: Begun | undefined;
+}
+
+export class WriteQueue<Begun> {
+  readonly #input: WriteQueueInput<Begun>;
   readonly #waiting: Request[] = [];
   #running: Promise<void> | undefined;
+  /** The record that comes next, if it has begun. */
+  #ahead: Turn<Begun> | undefined;
 
-  constructor(write: (works: readonly Work[]) => Promise<void>, onLanded: () => void) {
-    this.#write = write;
-    this.#onLanded = onLanded;
+  constructor(input: WriteQueueInput<Begun>) {
+    this.#input = input;
   }
 
   /** What is being written now; it does not reject. */
@@ -47,6 +61,7 @@ export class WriteQueue {
     return new Promise((resolve, reject) => {
       this.#waiting.push({ ...work, resolve, reject });
       if (this.#running === undefined) this.occupy(this.#run());
+      else this.beginAhead();
     });
   }
 
@@ -58,23 +73,45 @@ export class WriteQueue {
     });
   }
 
+  /** Begins the record behind the one being written, if that can be done. */
+  beginAhead(): void {
+    if (this.#ahead !== undefined || this.#waiting[0]?.kind !== 'change') return;
+    let requests: readonly Request[] = [];
+    const ahead = this.#input.beginAhead(() => {
+      requests = this.#nextRequests();
+      return requests;
+    });
+    if (ahead === undefined) return;
+    this.#waiting.splice(0, requests.length);
+    this.#ahead = { requests, ahead };
+  }
+
   async #run(): Promise<void> {
     // One turn later: requests of the same turn of the event loop share a record.
     await Promise.resolve();
-    while (this.#waiting.length > 0) {
-      const requests = this.#takeRequests();
+    for (let turn = this.#takeTurn(); turn !== undefined; turn = this.#takeTurn()) {
+      const { requests, ahead } = turn;
       try {
-        await this.#write(requests);
+        await this.#input.write(requests, ahead);
         for (const request of requests) request.resolve();
-        this.#onLanded();
+        this.#input.onLanded();
       } catch (error) {
         for (const request of requests) request.reject(error);
       }
     }
   }
 
+  #takeTurn(): Turn<Begun> | undefined {
+    const begun = this.#ahead;
+    this.#ahead = undefined;
+    if (begun !== undefined || this.#waiting.length === 0) return begun;
+    const requests = this.#nextRequests();
+    this.#waiting.splice(0, requests.length);
+    return { requests, ahead: undefined };
+  }
+
   /** The requests for one record: all of one kind, so that a move is never behind a change that it has not seen. */
-  #takeRequests(): Request[] {
+  #nextRequests(): Request[] {
     const taken: Request[] = [];
     let blocks = 0;
     for (const request of this.#waiting) {
@@ -85,7 +122,6 @@ export class WriteQueue {
       blocks += more;
       if (taken.length === BATCH_REQUESTS_MAX) break;
     }
-    this.#waiting.splice(0, taken.length);
     return taken;
   }
 }

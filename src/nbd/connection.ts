@@ -90,7 +90,7 @@ export class Connection implements HagglingHost, TransmissionHost {
   drain(): void {
     if (this.#transmission === undefined) this.#haggling.drain();
     else this.#transmission.drain();
-    this.#readOn();
+    this.readOn();
   }
 
   /** Closes now; what was not written out is lost. */
@@ -175,7 +175,11 @@ export class Connection implements HagglingHost, TransmissionHost {
 
   retry(): void {
     this.#transmission?.pump();
-    this.#readOn();
+    this.readOn();
+  }
+
+  readOn(): void {
+    if (this.#socket.isPaused() && (this.#closing || this.#inbox.pendingBytes === 0)) this.#socket.resume();
   }
 
   bug(error: unknown): void {
@@ -217,19 +221,17 @@ export class Connection implements HagglingHost, TransmissionHost {
       this.#outbox?.letGo();
     }
     if (this.#closing) this.#inbox.clear();
-    else if (this.#inbox.pendingBytes > 0) this.#socket.pause();
-  }
-
-  /** Reads from the socket again once all that came has been parsed. */
-  #readOn(): void {
-    if (this.#socket.isPaused() && (this.#closing || this.#inbox.pendingBytes === 0)) this.#socket.resume();
+    else if (this.#inbox.pendingBytes > 0) {
+      this.#inbox.keep();
+      this.#socket.pause();
+    }
   }
 
   /** The socket has sent all it was given: in the handshake, the next option may be answered. */
   #caughtUp(): void {
     if (this.#transmission !== undefined || this.#closing) return;
     this.#haggling.catchUp();
-    this.#readOn();
+    this.readOn();
   }
 
   #endInput(): void {
@@ -241,7 +243,7 @@ export class Connection implements HagglingHost, TransmissionHost {
 
   #sent(flights: readonly Flight[]): void {
     this.#transmission?.sent(flights);
-    if (!this.#socketClosed) this.#readOn();
+    if (!this.#socketClosed) this.readOn();
   }
 
   #idle(): void {

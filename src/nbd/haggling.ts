@@ -59,6 +59,8 @@ export interface HagglingHost {
   close(reason: string): void;
   /** The client broke the protocol or a limit: the connection is to be closed. */
   breach(error: ProtocolError): void;
+  /** An answer that was waited for is out: reads from the client again, once all that came has been parsed. */
+  readOn(): void;
   bug(error: unknown): void;
 }
 
@@ -191,7 +193,7 @@ export class Haggling {
 
   #readData(): boolean {
     if (this.#dataLeft > 0 && !this.#inbox.take(this.#dataLeft)) return false;
-    const data = this.#dataLeft > 0 ? this.#inbox.view(this.#dataLeft) : new Uint8Array(0);
+    const data = this.#dataLeft > 0 ? Buffer.from(this.#inbox.view(this.#dataLeft)) : new Uint8Array(0);
     const decision = decide(this.#state!, { option: this.#option, data });
     if ('ask' in decision) void this.#ask(decision);
     else this.#apply(decision);
@@ -216,6 +218,7 @@ export class Haggling {
     if (this.waitsForClient) {
       this.#startClock();
       this.pump();
+      this.#host.readOn();
     }
   }
 

@@ -4,9 +4,10 @@ const nothing = Buffer.alloc(0);
 
 /**
  * Bytes from a socket, cut into the pieces a parser asks for. A piece that lies whole in the chunk that arrived last is
- * a view into it, without a copy; only one that is spread over several chunks is gathered.
+ * a view into it, without a copy; one that is spread over several chunks, or that has a room of its own, is gathered.
  *
- * A view stays valid for ever, since sockets read into fresh buffers; that of a gathered piece as long as its room.
+ * Sockets read into one buffer over and over: a view is valid until the handler of the chunk returns, that of a gathered
+ * piece as long as its room.
  */
 export class Inbox {
   /** Where the piece `take` found lies: `source` from `offset` on. */
@@ -35,14 +36,21 @@ export class Inbox {
     this.#at = 0;
   }
 
+  /** What was not taken outlives the handler of its chunk. */
+  keep(): void {
+    this.#chunk = Buffer.from(this.#chunk.subarray(this.#at));
+    this.#at = 0;
+  }
+
   /**
    * Whether a piece of `length` bytes, at least 1, is there; then `source` and `offset` say where. If not, ask again
    * for the same length after the next push: what is there has been gathered, in what `room` gave, or in a fresh buffer.
+   * With a `room` every piece is gathered.
    */
   take(length: number, room?: () => Buffer): boolean {
     const available = this.pendingBytes;
     if (this.#gathered === undefined) {
-      if (available >= length) {
+      if (available >= length && room === undefined) {
         this.source = this.#chunk;
         this.offset = this.#at;
         this.#at += length;
@@ -70,10 +78,10 @@ export class Inbox {
     return this.source.subarray(this.offset, this.offset + length);
   }
 
-  /** Takes all that is there, as a view; no piece has begun. */
+  /** Takes all that is there, as a copy; no piece has begun. */
   takeRest(): Buffer {
     const { pendingBytes } = this;
-    return pendingBytes > 0 && this.take(pendingBytes) ? this.view(pendingBytes) : nothing;
+    return pendingBytes > 0 && this.take(pendingBytes) ? Buffer.from(this.view(pendingBytes)) : nothing;
   }
 
   /** Throws away up to `length` bytes of what is there; returns how many. */

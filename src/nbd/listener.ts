@@ -6,6 +6,7 @@ import { dirname } from 'node:path';
 import { UserError } from '../core/errors.ts';
 import { isLoopback } from './addresses.ts';
 import type { Transport } from './doorkeeper.ts';
+import { readingInto } from './receive-buffer.ts';
 
 /** `fd`: a socket that listens already. */
 export type ListenAddress =
@@ -16,6 +17,8 @@ export type ListenAddress =
 export interface ListenOptions {
   /** Clients get nothing without TLS, so the URI says so. */
   readonly tlsRequired: boolean;
+  /** What all sockets read into: see receive-buffer.ts. Default: a fresh buffer for each read. */
+  readonly receiveBuffer?: Buffer;
   accept(socket: Socket, via: Transport): void;
 }
 
@@ -44,10 +47,16 @@ const PRIVATE_UMASK = 0o177;
  * Listens and hands over each connection. Port 0 takes any that is free. Rejects with UserError if it cannot: in use,
  * not allowed, no such directory. A socket file that nobody answers on is left over from a crash and replaced.
  */
-export async function listen(address: ListenAddress, { tlsRequired, accept }: ListenOptions): Promise<Listener> {
+export async function listen(
+  address: ListenAddress,
+  { tlsRequired, receiveBuffer, accept }: ListenOptions,
+): Promise<Listener> {
   let transport: Transport = 'path' in address ? 'unix' : 'tcp';
-  const options = { allowHalfOpen: true, noDelay: true, keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS };
-  const server = createServer(options, (socket) => accept(socket, transport));
+  const keepAlive = { keepAlive: true, keepAliveInitialDelay: KEEP_ALIVE_MS };
+  const options = { allowHalfOpen: true, noDelay: true, pauseOnConnect: receiveBuffer !== undefined, ...keepAlive };
+  const server = createServer(options, (socket) => {
+    accept(receiveBuffer === undefined ? socket : readingInto(socket, receiveBuffer), transport);
+  });
   if ('path' in address) await listenOnPath(server, address.path);
   else if ('fd' in address) await listenOnDescriptor(server, address.fd);
   else await listenOnPort(server, address);

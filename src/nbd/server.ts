@@ -14,6 +14,7 @@ import { InFlight } from './in-flight.ts';
 import { type NbdLimits, nbdLimits } from './limits.ts';
 import { type ListenAddress, type Listener, type Listening, listen } from './listener.ts';
 import { NamedDamage } from './named-damage.ts';
+import { RECEIVE_BYTES } from './receive-buffer.ts';
 import type { TlsTerms } from './tls-credentials.ts';
 import { Writers } from './writers.ts';
 
@@ -49,6 +50,7 @@ export class NbdServer {
   readonly #inFlight: InFlight;
   readonly #doorkeeper: Doorkeeper;
   readonly #connectionShared: ConnectionShared;
+  readonly #receiveBuffer = Buffer.allocUnsafeSlow(RECEIVE_BYTES);
   readonly #listeners: Listener[] = [];
   /** In order of arrival. */
   readonly #connections = new Set<Connection>();
@@ -92,7 +94,11 @@ export class NbdServer {
    */
   async listen(address: ListenAddress): Promise<Listening> {
     const tlsRequired = this.#options.tls?.required === true;
-    const listener = await listen(address, { tlsRequired, accept: (socket, via) => this.#accept(socket, via) });
+    const listener = await listen(address, {
+      tlsRequired,
+      receiveBuffer: this.#receiveBuffer,
+      accept: (socket, via) => this.#accept(socket, via),
+    });
     if (this.#stopped) listener.close();
     this.#listeners.push(listener);
     return listener;

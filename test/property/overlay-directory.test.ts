@@ -2,9 +2,14 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, describe, expect, it } from 'vitest';
+import type { BlockDevice } from '../../src/core/device.ts';
+import { silentLog } from '../../src/core/log.ts';
 import { BLOCK_SIZE } from '../../src/core/units.ts';
-import { DirectoryOverlays } from '../../src/device/directory-overlays.ts';
+import { DirectoryOverlays, openLogDevice } from '../../src/device/directory-overlays.ts';
+import { CRC_FORMAT_VERSION, ENCRYPTED_CRC_FORMAT_VERSION } from '../../src/device/log-format.ts';
 import { MemoryDevice } from '../support/memory-device.ts';
+import { CrashFileSystem } from '../support/overlay-crash-fs.ts';
+import { baseContent, DIRECTORY, encryptedMetadata, keyFor, metadata } from '../support/overlay-crash-run.ts';
 import { driveAgainstModel } from '../support/overlay-model.ts';
 import { runSeed, seededRandom } from '../support/overlay-random.ts';
 import { requires } from '../support/requires.ts';
@@ -38,6 +43,36 @@ describe.skipIf(need.missing)(need.title('a directory overlay against a plain bu
       });
       expect(base.equals(before), 'the base is never written').toBe(true);
       await overlays.close();
+    });
+  }
+});
+
+describe('an overlay of an earlier format, which checks its blocks by CRC-32', () => {
+  const seed = runSeed();
+  for (const [title, about, earlier] of [
+    ['plain', metadata, CRC_FORMAT_VERSION],
+    ['encrypted', encryptedMetadata, ENCRYPTED_CRC_FORMAT_VERSION],
+  ] as const) {
+    it(`is read and written on as it is: ${title} (seed ${seed})`, async () => {
+      const fileSystem = new CrashFileSystem();
+      const open = (formatVersion: number) =>
+        openLogDevice(DIRECTORY, { ...about, formatVersion }, new MemoryDevice(Buffer.from(baseContent)), {
+          fileSystem,
+          keyFor,
+          log: silentLog,
+        });
+      const content = Buffer.from(baseContent);
+      const reopen = async (device: BlockDevice) => {
+        await device.close();
+        return open(earlier);
+      };
+      const random = seededRandom(seed);
+      const device = await driveAgainstModel(await open(earlier), content, { random, rounds: 60, reopen });
+      await device.write(0, Buffer.alloc(BLOCK_SIZE, 1), { fua: true });
+      await device.close();
+      const mistaken = await open(about.formatVersion);
+      await expect(mistaken.read(0, Buffer.alloc(BLOCK_SIZE))).rejects.toMatchObject({ reason: 'damaged' });
+      await mistaken.close();
     });
   }
 });

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { BLOCK_SIZE } from '../../src/core/units.ts';
 import { CrashFileSystem, type OperationKind, systemError } from '../support/overlay-crash-fs.ts';
-import { baseContent, openCrashDevice } from '../support/overlay-crash-run.ts';
+import { baseContent, largeWrites, openCrashDevice } from '../support/overlay-crash-run.ts';
 import { applyToBuffer, applyToDevice, firstDifference, randomStep } from '../support/overlay-model.ts';
 import { runSeed, seededRandom } from '../support/overlay-random.ts';
 
@@ -51,6 +51,40 @@ describe('a full disk', () => {
         }
       }
     }
+  });
+});
+
+describe('a write that fails while another one is under way behind it', () => {
+  const seed = runSeed();
+  it.each(['ENOSPC', 'EIO'])(`%s: what was refused is nowhere, what was taken stays (seed ${seed})`, async (code) => {
+    let failures = 0;
+    for (let nth = 0; nth < 40; nth++) {
+      const fileSystem = new CrashFileSystem();
+      const device = await openCrashDevice(fileSystem, 200_000);
+      const random = seededRandom(seed + nth);
+      const content = Buffer.from(baseContent);
+      const fault = failNth(fileSystem, 'write', nth, code, nth % 3 === 0);
+      for (let round = 0; round < 6; round++) {
+        if (round === 4) fault.clear();
+        const changes = largeWrites(random);
+        const results = await Promise.allSettled(changes.map((change) => applyToDevice(device, change)));
+        for (const [at, result] of results.entries()) {
+          if (result.status === 'fulfilled') applyToBuffer(content, changes[at]!);
+          else {
+            failures++;
+            expect(result.reason).toMatchObject({ code: 'OVERLAY', reason: code === 'ENOSPC' ? 'full' : 'io' });
+          }
+        }
+        expect(await firstDifference(device, content), `${nth}, round ${round}`).toBe(undefined);
+      }
+      if (code === 'ENOSPC') await device.flush();
+      const left = fileSystem.crash(fileSystem.operations.length, { mode: 'kill' });
+      const again = await openCrashDevice(new CrashFileSystem(left));
+      expect(again.readOnlyReason).toBe(undefined);
+      expect(await firstDifference(again, content), `${nth}`).toBe(undefined);
+      await again.close();
+    }
+    expect(failures).toBeGreaterThan(40);
   });
 });
 

@@ -44,6 +44,8 @@ export interface Moment {
 
 /** Records with so many blocks are written behind their data, smaller ones with it: crashes come in both. */
 const DATA_FIRST_BLOCKS = 3;
+/** The next record begins ahead of its turn from so many on. */
+const LARGE_BLOCKS = 4 * DATA_FIRST_BLOCKS;
 
 export interface Run {
   readonly fileSystem: CrashFileSystem;
@@ -76,7 +78,7 @@ export async function untilMarked({ operations }: CrashFileSystem): Promise<void
   while (lastOf('write') < lastOf('sync')) await new Promise((resolve) => setTimeout(resolve, 1));
 }
 
-/** `count` random steps, one after the other, with FLUSHes, FUA and reopenings between them. */
+/** `count` times a random step, or a few at once, one after the other, with FLUSHes, FUA and reopenings between them. */
 export async function runWorkload(
   random: Random,
   count: number,
@@ -91,17 +93,16 @@ export async function runWorkload(
   let flushed = 0;
   const note = () => moments.push({ operations: fileSystem.operations.length, issued: steps.length, flushed });
   for (let index = 0; index < count; index++) {
-    const state = Buffer.from(states.at(-1)!);
-    const drawn = randomStep(random, baseContent.length);
-    // Now and then what is there is written again.
-    const again = drawn.kind === 'write' && random.chance(0.2);
-    const step = again ? { ...drawn, data: state.subarray(drawn.offset, drawn.offset + drawn.length) } : drawn;
-    steps.push(step);
-    applyToBuffer(state, step);
-    states.push(state);
+    const drawn = random.chance(0.1) ? largeWrites(random) : [oneStep(random, states.at(-1)!)];
+    for (const step of drawn) {
+      const state = Buffer.from(states.at(-1)!);
+      applyToBuffer(state, step);
+      steps.push(step);
+      states.push(state);
+    }
     note();
-    await applyToDevice(device, step);
-    if (step.fua) flushed = steps.length;
+    await Promise.all(drawn.map((step) => applyToDevice(device, step)));
+    if (drawn[0]!.fua) flushed = steps.length;
     note();
     if (random.chance(0.15)) {
       await device.flush();
@@ -120,6 +121,25 @@ export async function runWorkload(
   }
   await device.close();
   return { fileSystem, steps, states, moments, encrypted };
+}
+
+function oneStep(random: Random, state: Buffer): Step {
+  const drawn = randomStep(random, state.length);
+  // Now and then what is there is written again.
+  const again = drawn.kind === 'write' && random.chance(0.2);
+  return again ? { ...drawn, data: Buffer.from(state.subarray(drawn.offset, drawn.offset + drawn.length)) } : drawn;
+}
+
+/**
+ * Writes that are under way together, large enough for one to begin before the other has ended. All of them to one place:
+ * elsewhere their order would be nobody's to say.
+ */
+export function largeWrites(random: Random): Step[] {
+  const length = (LARGE_BLOCKS + random.below(2)) * BLOCK_SIZE;
+  const offset = random.below(BLOCKS - length / BLOCK_SIZE + 1) * BLOCK_SIZE;
+  return Array.from({ length: 2 + random.below(3) }, () => {
+    return { kind: 'write', offset, length, data: random.fill(Buffer.alloc(length)), fua: false };
+  });
 }
 
 /** What was promised when the run had done `operations` operations. */

@@ -2,11 +2,12 @@
  * The inner loops that take nearly all of a decode's time. Each exists twice with one behaviour: in WebAssembly, and in
  * TypeScript for machines without its vector instructions and as a cross-check.
  */
+
+import { supportsKernels } from '../../core/wasm/instance.ts';
+import { xxh32 } from '../../core/xxh32.ts';
 import { decodeLz4Block, type Lz4BlockTarget, measureLz4Block } from './lz4-block.ts';
 import { Polyval } from './polyval.ts';
-import { supportsKernels } from './wasm/instance.ts';
-import { createWebAssemblyKernels } from './wasm/kernels.ts';
-import { xxh32 } from './xxh32.ts';
+import { createWebAssemblyKernels } from './wasm-kernels.ts';
 
 /** One thread's kernels; they hold scratch memory and the state of one hash at a time. */
 export interface Kernels {
@@ -14,7 +15,7 @@ export interface Kernels {
   decodeLz4Block(block: Uint8Array, target: Lz4BlockTarget): number;
   /** As measureLz4Block in lz4-block.ts. */
   measureLz4Block(block: Uint8Array): number;
-  /** As xxh32 in xxh32.ts. */
+  /** As xxh32 in core/xxh32.ts, seed 0. */
   xxh32(data: Uint8Array): number;
   readonly polyval: PolyvalKernel;
   /** BLAKE3-256, in keyed mode if there is a key of 32 bytes. Undefined: hash-wasm, slower, has to do it. */
@@ -45,5 +46,5 @@ export async function createKernels(choice: KernelChoice = 'fastest'): Promise<K
 }
 
 export function createTypescriptKernels(): Kernels {
-  return { decodeLz4Block, measureLz4Block, xxh32, polyval: new Polyval(), blake3: undefined };
+  return { decodeLz4Block, measureLz4Block, xxh32: (data) => xxh32(data), polyval: new Polyval(), blake3: undefined };
 }

@@ -11,8 +11,8 @@
 import { copyBytes } from '../../core/copy-bytes.ts';
 import { CorruptStoreError } from '../../core/errors.ts';
 import { KiB } from '../../core/units.ts';
+import { xxh32 } from '../../core/xxh32.ts';
 import type { Kernels } from './kernels.ts';
-import { xxh32 } from './xxh32.ts';
 
 const MAGIC = 0x184d2204;
 const FLG = {

@@ -2,8 +2,13 @@
 import { afterEach, describe, expect, test } from 'vitest';
 import { MiB } from '../../../src/core/units.ts';
 import {
+  IHAVEOPT,
   infos,
+  nbdClientFlags,
   nbdExportNameReply,
+  nbdGreeting,
+  nbdOption,
+  nbdOptionReply,
   options,
   optionReplies as rep,
   transmissionFlags,
@@ -35,6 +40,32 @@ describe('options', () => {
     expect(await client.askFinal(options.NBD_OPT_LIST, Buffer.from('x'))).toMatchObject({
       reply: rep.NBD_REP_ERR_INVALID,
     });
+  });
+
+  test('options that come together are answered one by one, and so is what comes after them', async () => {
+    await start({ disk: { device: new MemoryDevice(4096) } });
+    const client = await RawClient.connect(running.tcp);
+    await client.receive(nbdGreeting.sizeBytes);
+    const info = infoData('disk');
+    const option = Buffer.concat([
+      nbdOption.encode({ magic: IHAVEOPT, option: options.NBD_OPT_INFO, length: info.length }),
+      info,
+    ]);
+    const answered = async () => {
+      let reply: number;
+      do {
+        const header = nbdOptionReply.read(await client.receive(nbdOptionReply.sizeBytes));
+        await client.receive(header.length);
+        reply = header.reply;
+      } while (reply !== rep.NBD_REP_ACK);
+    };
+    client.send(nbdClientFlags.encode({ flags: 3 }), option, option);
+    await answered();
+    await answered();
+    client.send(option);
+    await answered();
+    client.socket.end();
+    await until(() => running.server.counters.connectionsOpen === 0);
   });
 
   test('INFO tells size, flags, name, description and block sizes, and keeps nothing open', async () => {

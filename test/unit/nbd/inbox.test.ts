@@ -43,6 +43,20 @@ describe('Inbox', () => {
     expect(inbox.pendingBytes).toBe(1);
   });
 
+  test('a piece with a room of its own is copied there, and what is kept outlives its chunk', () => {
+    const inbox = new Inbox();
+    const chunk = Buffer.from('abcdef');
+    const room = Buffer.alloc(4);
+    inbox.push(chunk);
+    expect(inbox.take(4, () => room)).toBe(true);
+    expect(inbox.view(4)).toEqual(Buffer.from('abcd'));
+    expect(inbox.view(4).buffer).toBe(room.buffer);
+    inbox.keep();
+    chunk.fill('x');
+    expect(inbox.takeRest().toString()).toBe('ef');
+    expect(room.toString()).toBe('abcd');
+  });
+
   test('skips what is there, and no more', () => {
     const inbox = new Inbox();
     inbox.push(Buffer.from('abc'));

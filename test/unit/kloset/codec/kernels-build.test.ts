@@ -3,9 +3,9 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import path from 'node:path';
 import { expect, test } from 'vitest';
-import { supportsKernels } from '../../../../src/kloset/codec/wasm/instance.ts';
+import { supportsKernels } from '../../../../src/core/wasm/instance.ts';
 
-const folder = path.resolve(import.meta.dirname, '../../../../src/kloset/codec/wasm');
+const folder = path.resolve(import.meta.dirname, '../../../../src/core/wasm');
 
 test('module.generated.ts is what build.mjs makes of the sources', () => {
   const built = execFileSync(process.execPath, [path.join(folder, 'build.mjs'), '--print'], { encoding: 'utf8' });

@@ -2,9 +2,9 @@
 import { beforeAll, describe, expect, test } from 'vitest';
 import { CorruptStoreError } from '../../../../src/core/errors.ts';
 import { KiB, MiB } from '../../../../src/core/units.ts';
+import { xxh32 } from '../../../../src/core/xxh32.ts';
 import { createKernels, type KernelChoice, type Kernels } from '../../../../src/kloset/codec/kernels.ts';
 import { decodeLz4Frame, decodeLz4FrameInto } from '../../../../src/kloset/codec/lz4-frame.ts';
-import { xxh32 } from '../../../../src/kloset/codec/xxh32.ts';
 import { type Lz4FrameOptions, randomBytesOf, writeLz4Frame } from './store-writer.ts';
 
 const kernelChoices: readonly KernelChoice[] = ['typescript', 'webassembly'];

@@ -5,7 +5,7 @@
 import { createCipheriv } from 'node:crypto';
 import { gcmsiv } from '@noble/ciphers/aes.js';
 import { MiB } from '../../../../src/core/units.ts';
-import { xxh32 } from '../../../../src/kloset/codec/xxh32.ts';
+import { xxh32 } from '../../../../src/core/xxh32.ts';
 
 export interface Lz4FrameOptions {
   /** 4 … 7: blocks of 64 KiB, 256 KiB, 1 MiB, 4 MiB. */

@@ -2,12 +2,12 @@
  * The kernels in WebAssembly. Inputs are copied into the instance's memory and results out of it: at most one LZ4 block
  * (4 MiB), its plain form and a window of history at a time, so the memory stays below 9 MiB whatever is decoded.
  */
-import { copyBytes } from '../../../core/copy-bytes.ts';
-import { assert } from '../../../core/errors.ts';
-import { KiB, roundUp } from '../../../core/units.ts';
-import type { Kernels, PolyvalKernel } from '../kernels.ts';
-import { type Lz4BlockTarget, malformedBlock } from '../lz4-block.ts';
-import { addresses, instantiateKernels, type KernelInstance, SLACK_BYTES } from './instance.ts';
+import { copyBytes } from '../../core/copy-bytes.ts';
+import { assert } from '../../core/errors.ts';
+import { KiB, roundUp } from '../../core/units.ts';
+import { addresses, instantiateKernels, type KernelInstance, SLACK_BYTES } from '../../core/wasm/instance.ts';
+import type { Kernels, PolyvalKernel } from './kernels.ts';
+import { type Lz4BlockTarget, malformedBlock } from './lz4-block.ts';
 
 /** Bytes copied in at a time where input can be cut: stays in the processor's second-level cache. */
 const WINDOW_BYTES = 64 * KiB;

@@ -1,5 +1,5 @@
 /** The compiled kernels (*.as), instantiated: what they export, and their memory. */
-import { roundUp } from '../../../core/units.ts';
+import { roundUp } from '../units.ts';
 import { kernelModuleBase64 } from './module.generated.ts';
 
 /** Addresses and lengths are bytes; see the functions of the same names in *.as. */
@@ -10,6 +10,7 @@ export interface KernelExports {
   xxh32Start(): void;
   xxh32Update(from: number, end: number): void;
   xxh32End(from: number, end: number, totalBytes: number): number;
+  xxh32Blocks(from: number, blocks: number, to: number, seed: number): void;
   polyvalStart(key: number): void;
   polyvalDecrypt(ciphertext: number, keystream: number, plain: number, bytes: number): void;
   polyvalBlock(block: number): void;
@@ -23,6 +24,8 @@ interface WebAssemblyNamespace {
   compile(bytes: Uint8Array): Promise<object>;
   validate(bytes: Uint8Array): boolean;
   instantiate(module: object): Promise<{ readonly exports: unknown }>;
+  readonly Module: new (bytes: Uint8Array) => object;
+  readonly Instance: new (module: object) => { readonly exports: unknown };
 }
 const webAssembly = (globalThis as { readonly WebAssembly?: WebAssemblyNamespace }).WebAssembly;
 
@@ -46,6 +49,13 @@ export async function instantiateKernels(): Promise<KernelInstance> {
   if (webAssembly === undefined) throw new Error('this Node runs without WebAssembly');
   compiled ??= webAssembly.compile(moduleBytes);
   const { exports } = await webAssembly.instantiate(await compiled);
+  return new KernelInstance(exports as KernelExports);
+}
+
+/** The same in this turn, for one who cannot wait: a millisecond. Undefined where the kernels do not run. */
+export function instantiateKernelsNow(): KernelInstance | undefined {
+  if (webAssembly === undefined || !supportsKernels()) return undefined;
+  const { exports } = new webAssembly.Instance(new webAssembly.Module(moduleBytes));
   return new KernelInstance(exports as KernelExports);
 }
 

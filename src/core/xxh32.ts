@@ -1,6 +1,6 @@
 /**
- * xxHash32, seed 0: the checksum of LZ4 frames (xxHash specification 0.2, "XXH32 algorithm description"). It guards
- * against accidents only; a store's MAC is what decides. The WebAssembly kernel has a twin of this file.
+ * xxHash32: the checksum of LZ4 frames (seed 0) and of an overlay's blocks (xxHash specification 0.2, "XXH32 algorithm
+ * description"). It guards against accidents only. The WebAssembly kernels have twins of this file.
  */
 const PRIME_1 = 0x9e3779b1;
 const PRIME_2 = 0x85ebca77;
@@ -9,15 +9,15 @@ const PRIME_4 = 0x27d4eb2f;
 const PRIME_5 = 0x165667b1;
 
 /** The checksum of all of `data`, as an unsigned 32-bit number. */
-export function xxh32(data: Uint8Array): number {
+export function xxh32(data: Uint8Array, seed = 0): number {
   const end = data.byteLength;
   let at = 0;
   let hash: number;
   if (end >= 16) {
-    let a = (PRIME_1 + PRIME_2) | 0;
-    let b = PRIME_2 | 0;
-    let c = 0;
-    let d = -PRIME_1 | 0;
+    let a = (seed + PRIME_1 + PRIME_2) | 0;
+    let b = (seed + PRIME_2) | 0;
+    let c = seed | 0;
+    let d = (seed - PRIME_1) | 0;
     for (; at + 16 <= end; at += 16) {
       a = round(a, readU32(data, at));
       b = round(b, readU32(data, at + 4));
@@ -26,7 +26,7 @@ export function xxh32(data: Uint8Array): number {
     }
     hash = rotateLeft(a, 1) + rotateLeft(b, 7) + rotateLeft(c, 12) + rotateLeft(d, 18);
   } else {
-    hash = PRIME_5;
+    hash = seed + PRIME_5;
   }
   hash = (hash + end) | 0;
   for (; at + 4 <= end; at += 4) {

@@ -2,8 +2,8 @@
  * Compiles the kernels (AssemblyScript, *.as) and embeds them in module.generated.ts, so that neither build nor package
  * needs a file beside the JavaScript:
  *
- *   node src/kloset/codec/wasm/build.mjs            writes module.generated.ts
- *   node src/kloset/codec/wasm/build.mjs --print    writes the same to standard output
+ *   node src/core/wasm/build.mjs            writes module.generated.ts
+ *   node src/core/wasm/build.mjs --print    writes the same to standard output
  *
  * Same compiler version, same bytes: a test compares. The sources are not called .ts because they are another language:
  * TypeScript's compiler would read them, and fail.
