@@ -4,9 +4,7 @@
  */
 import { constants, fstatSync, writevSync } from 'node:fs';
 import { copyFile, type FileHandle, link, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
-import { ALIGNMENT_BYTES, isAligned } from '../core/aligned-buffer.ts';
 import { KiB } from '../core/units.ts';
-import { DirectWriter } from './direct-writer.ts';
 
 export interface OverlayFile {
   /** Reads into `target` from byte `position`. Resolves to the bytes read, fewer than asked for only at the end of the file. */
@@ -55,8 +53,7 @@ const BUFFERS_PER_WRITE_MAX = 1024;
 /** The real one. */
 export const nodeFileSystem: OverlayFileSystem = {
   async open(path, access) {
-    const handle = await open(path, openFlags[access], 0o600);
-    return fileOf(handle, access === 'read' ? undefined : new DirectWriter(path));
+    return fileOf(await open(path, openFlags[access], 0o600));
   },
   list: (directory) => readdir(directory),
   async makeDirectory(path) {
@@ -77,8 +74,7 @@ export const nodeFileSystem: OverlayFileSystem = {
   },
 };
 
-/** `direct` writes what is large and lies in memory that is aligned. */
-export function fileOf(handle: FileHandle, direct?: DirectWriter): OverlayFile {
+export function fileOf(handle: FileHandle): OverlayFile {
   return {
     async read(target, position) {
       let done = 0;
@@ -90,8 +86,6 @@ export function fileOf(handle: FileHandle, direct?: DirectWriter): OverlayFile {
       return done;
     },
     async write(buffers, position) {
-      if (position % ALIGNMENT_BYTES === 0 && buffers.every(isAligned) && (await direct?.write(buffers, position)))
-        return;
       let at = position;
       for (let first = 0; first < buffers.length; first += BUFFERS_PER_WRITE_MAX) {
         at += await writeAll(handle, buffers.slice(first, first + BUFFERS_PER_WRITE_MAX), at);
@@ -104,10 +98,7 @@ export function fileOf(handle: FileHandle, direct?: DirectWriter): OverlayFile {
       return { sizeBytes: size };
     },
     isLinked: () => fstatSync(handle.fd).nlink > 0,
-    async close() {
-      await direct?.close();
-      await handle.close();
-    },
+    close: () => handle.close(),
   };
 }
 

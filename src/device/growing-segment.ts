@@ -6,10 +6,9 @@
  * them has data to write and nothing else. A file's tail of zeroes is what a crash leaves of a write that was cut off;
  * it goes when the segment is complete.
  */
-import { ALIGNMENT_BYTES } from '../core/aligned-buffer.ts';
 import { assert, OverlayError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
-import { KiB, roundUp } from '../core/units.ts';
+import { KiB } from '../core/units.ts';
 import { overlayFailure } from './file-errors.ts';
 import type { OverlayFile } from './file-system.ts';
 import {
@@ -36,11 +35,8 @@ import { indexRecords } from './segment-index.ts';
 
 /** So much data of a record is written before it: below that a thread costs more than it takes over. */
 export const DATA_FIRST_BYTES = 64 * KiB;
-/**
- * So many times as much is aligned, too: the 256 KiB from which on it is written past the page cache (direct-writer.ts). The
- * padding is one or two percent of that.
- */
-const ALIGNED_DATA_FIRST = 4;
+/** With so many times as much, 256 KiB, a record begins before its turn: smaller ones had better wait and become one. */
+const AHEAD_DATA_FIRST = 4;
 /** Zeroes written ahead at a time, as a part of a segment: 1 MiB, for some 240 records of one block. */
 const AHEAD_SEGMENTS = 1 / 32;
 /** Entries of a segment at most, so that its INDEX keeps within TABLE_BYTES_MAX. */
@@ -111,13 +107,13 @@ export class GrowingSegment {
    */
   begin(batch: readonly BatchEntry[]): BegunBatch {
     const position = this.#nextBytes;
-    const recordBytes = this.#recordBytes(batch, position);
+    const recordBytes = batchRecordBytes(batch);
     const dataPosition =
       position + storedRecordBytes(recordBytes, { kind: recordKinds.BATCH, cipher: this.segment.cipher });
     const { entries, data, bytes } = this.#place(batch, dataPosition);
     const first = this.#isDataFirst(batch) ? this.#file.write(data, dataPosition) : undefined;
     first?.catch(() => undefined); // `finish` tells.
-    const { record, checksums } = batchTable(batch, { recordBytes, checksumsOf: this.#input.index.checksumsOf });
+    const { record, checksums } = batchTable(batch, this.#input.index.checksumsOf);
     const begun = { batch, record, entries, checksums, data, first, endBytes: dataPosition + bytes, isVoid: false };
     this.#begun.push(begun);
     return begun;
@@ -133,7 +129,7 @@ export class GrowingSegment {
    * Undefined if it has to wait.
    */
   beginAhead(batch: readonly BatchEntry[]): BegunBatch | undefined {
-    const isPossible = this.#isDataFirst(batch, ALIGNED_DATA_FIRST) && this.hasRoomFor(dataBlocksOf(batch));
+    const isPossible = this.#isDataFirst(batch, AHEAD_DATA_FIRST) && this.hasRoomFor(dataBlocksOf(batch));
     return isPossible ? this.begin(batch) : undefined;
   }
 
@@ -169,15 +165,6 @@ export class GrowingSegment {
 
   #isDataFirst(batch: readonly BatchEntry[], times = 1): boolean {
     return dataBlocksOf(batch) * this.#input.index.blockBytes >= this.#input.dataFirstBytes * times;
-  }
-
-  /** Of the record before it is sealed. The most data begins at a page, so that it need not be copied to the page cache. */
-  #recordBytes(batch: readonly BatchEntry[], position: number): number {
-    const bytes = batchRecordBytes(batch);
-    const { cipher } = this.segment;
-    if (cipher !== undefined || !this.#isDataFirst(batch, ALIGNED_DATA_FIRST)) return bytes;
-    // With some padding in any case: it shows whether all of the record is there.
-    return roundUp(position + bytes + RECORD_ALIGNMENT, ALIGNMENT_BYTES) - position;
   }
 
   /** Where the data of a batch goes, and what is to be written there: sealed where the log is encrypted, and padded. */

@@ -29,9 +29,7 @@
  *            overlay, and where their records end. What a file holds behind that is not part of the log (but the INDEX).
  *   BATCH    Writes that landed as one. Entries u32 block, u32 count, u32 kind (entryKinds); then a u32 checksum for each
  *            block of data; behind the table the data, 4096 bytes a block, in the order of the entries. Later entries
- *            replace earlier ones. Much data is written before its record: a crash may leave it behind zeroes. Where
- *            nothing is encrypted, at least 64 bytes 0xff may follow the checksums, so that the data begins at a multiple of
- *            4096.
+ *            replace earlier ones. Much data is written before its record: a crash may leave it behind zeroes.
  *   MARK     No table. Says what has been synced, when no other record comes along to say it.
  *   DROP     Entries u64 segment: these are no longer needed; their files may be gone.
  *   INDEX    Behind the last record of a segment that is complete. Entries u32 block, u32 count, u32 kind, u32 position

@@ -15,7 +15,7 @@ import {
   saltBytesOf,
   tableIsIntact,
 } from './log-format.ts';
-import { batchTableBytes, type LogEntries, readBatchTable } from './log-tables.ts';
+import { type LogEntries, readBatchTable } from './log-tables.ts';
 import { SegmentCipher } from './segment-cipher.ts';
 
 /** Read at a time: many small records, or the header of a large one. */
@@ -206,7 +206,7 @@ export class SegmentReader {
     const header = await this.#header(position);
     if (header === undefined) return hasLostSector(await this.#bytes(position, size), position, size);
     const table = await this.#bytes(position + size, header.tableBytes);
-    return hasLostSector(table, position + size, header.tableBytes) || lacksPadding(header, table);
+    return hasLostSector(table, position + size, header.tableBytes);
   }
 
   /** Up to `length` bytes, fewer at the end of the file; a view, which keeps its window in memory. */
@@ -246,13 +246,6 @@ function hasLostSector(bytes: Buffer, position: number, length: number): boolean
     at = end;
   }
   return false;
-}
-
-/** Whether the end of a BATCH's padding, which is not zero, is: a cut of its last sector leaves the rest of that. */
-function lacksPadding({ kind, entryCount, detail }: RecordHeader, table: Buffer): boolean {
-  const paddedFrom = table.length - RECORD_ALIGNMENT;
-  if (kind !== recordKinds.BATCH || paddedFrom < batchTableBytes({ entryCount, dataBlocks: detail })) return false;
-  return isZero(table, paddedFrom, table.length);
 }
 
 function isZero(bytes: Buffer, from: number, to: number): boolean {

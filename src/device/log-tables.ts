@@ -60,14 +60,12 @@ export function dataBlocksOf(batch: readonly BatchEntry[]): number {
   return batch.reduce((blocks, { data, count }) => blocks + (data === undefined ? 0 : count), 0);
 }
 
-/** A BATCH record without its header values, of at least `recordBytes`, and the checksums in it. */
+/** A BATCH record without its header values, and the checksums in it. */
 export function batchTable(
   batch: readonly BatchEntry[],
-  { recordBytes, checksumsOf }: { readonly recordBytes: number; readonly checksumsOf: BlockChecksums },
+  checksumsOf: BlockChecksums,
 ): { record: Buffer; checksums: Uint32Array } {
-  const record = newRecord(recordBytes - TABLE_AT);
-  // Not zeroes: a sector of those looks as if it had not reached the disk.
-  record.fill(0xff, batchRecordBytes(batch));
+  const record = newRecord(batchRecordBytes(batch) - TABLE_AT);
   const checksums = new Uint32Array(dataBlocksOf(batch));
   let at = TABLE_AT;
   let done = 0;

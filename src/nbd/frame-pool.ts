@@ -1,4 +1,3 @@
-import { ALIGNMENT_BYTES, AlignedArena } from '../core/aligned-buffer.ts';
 import { assert } from '../core/errors.ts';
 import { KiB, MiB } from '../core/units.ts';
 
@@ -9,8 +8,6 @@ export const HEADROOM_BYTES = 64;
 const SMALLEST_BYTES = 4 * KiB;
 const LARGEST_BYTES = 1 * MiB;
 const EXPONENT_OF_SMALLEST = 12;
-/** From here on data is aligned, so that a payload can be written past the page cache. */
-const ALIGNED_BYTES_MIN = 64 * KiB;
 
 /**
  * A reply being made: data, and in front of it room for the header, so that both leave as one slice. It is the pool's
@@ -21,18 +18,13 @@ export class Frame {
   readonly bytes: Buffer;
   /** Bytes of data it can hold. */
   readonly capacity: number;
-  /** Its data begins at a page, in memory that stays the pool's. */
-  readonly isAligned: boolean;
   /** The last views that were cut: requests of one size come in rows, and views cost more than comparing. */
   #data: Buffer;
   #slice: Buffer;
 
-  /** `aligned`: a page and the capacity behind it; default: memory of its own. */
-  constructor(capacity: number, aligned?: Buffer) {
+  constructor(capacity: number) {
     // Slow: not from Node's pool, whose slabs a kept frame would hold on to.
-    this.bytes =
-      aligned?.subarray(ALIGNMENT_BYTES - HEADROOM_BYTES) ?? Buffer.allocUnsafeSlow(HEADROOM_BYTES + capacity);
-    this.isAligned = aligned !== undefined;
+    this.bytes = Buffer.allocUnsafeSlow(HEADROOM_BYTES + capacity);
     this.capacity = capacity;
     this.#data = this.bytes.subarray(HEADROOM_BYTES);
     this.#slice = this.bytes;
@@ -54,17 +46,15 @@ export class Frame {
   }
 }
 
-/** Frames kept for reuse, at most `bytesMax` bytes of them beside as many that are aligned. One pool serves all connections. */
+/** Frames kept for reuse, at most `bytesMax` bytes of them. One pool serves all connections. */
 export class FramePool {
   readonly #bytesMax: number;
   /** By size class: 0 for headers only, then 4 KiB, 8 KiB, ... 1 MiB. */
   readonly #free: Frame[][] = [];
-  readonly #arena: AlignedArena;
   #freeBytes = 0;
 
   constructor(bytesMax: number) {
     this.#bytesMax = bytesMax;
-    this.#arena = new AlignedArena(bytesMax);
     for (let i = 0; i <= sizeClass(LARGEST_BYTES); i++) this.#free.push([]);
   }
 
@@ -78,24 +68,18 @@ export class FramePool {
     if (length > LARGEST_BYTES) return new Frame(length);
     const index = sizeClass(length);
     const frame = this.#free[index]!.pop();
-    if (frame === undefined) return this.#make(index === 0 ? 0 : SMALLEST_BYTES << (index - 1));
+    if (frame === undefined) return new Frame(index === 0 ? 0 : SMALLEST_BYTES << (index - 1));
     this.#freeBytes -= frame.bytes.length;
     return frame;
   }
 
   /** Gives a frame back that nobody reads or writes any more. */
   give(frame: Frame): void {
-    const fits = frame.isAligned || this.#freeBytes + frame.bytes.length <= this.#bytesMax;
-    if (frame.capacity > LARGEST_BYTES || !fits) return;
+    if (frame.capacity > LARGEST_BYTES || this.#freeBytes + frame.bytes.length > this.#bytesMax) return;
     const free = this.#free[sizeClass(frame.capacity)];
     assert(free, 'every capacity up to the largest has a class');
     free.push(frame);
     this.#freeBytes += frame.bytes.length;
-  }
-
-  #make(capacity: number): Frame {
-    if (capacity < ALIGNED_BYTES_MIN) return new Frame(capacity);
-    return new Frame(capacity, this.#arena.take(ALIGNMENT_BYTES + capacity));
   }
 }
 

@@ -130,8 +130,11 @@ describe('the space of a directory overlay', () => {
     expect(bytes()).toBeGreaterThan(12 * MiB);
     for (let written = 0; written < 12 * MiB; written += PIECE) await overwrite();
     await vi.waitFor(() => expect(bytes()).toBeLessThan(12 * MiB), 10_000);
-    await settled(device, bytes);
-    expect(bytes()).toBeLessThan(3 * MiB);
+    const settle = async () => {
+      await device.flush();
+      expect(bytes()).toBeLessThan(3 * MiB);
+    };
+    await vi.waitFor(settle, 10_000);
     await remove();
   });
 

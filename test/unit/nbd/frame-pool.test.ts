@@ -1,5 +1,4 @@
 import { describe, expect, test } from 'vitest';
-import { isAligned } from '../../../src/core/aligned-buffer.ts';
 import { KiB, MiB } from '../../../src/core/units.ts';
 import { FramePool, HEADROOM_BYTES } from '../../../src/nbd/frame-pool.ts';
 
@@ -33,23 +32,6 @@ describe('FramePool', () => {
     const roomy = new FramePool(64 * MiB);
     roomy.give(roomy.take(2 * MiB));
     expect(roomy.keptBytes).toBe(0);
-  });
-
-  test('large data is aligned as long as there is room for it, and frames without are as good', () => {
-    const pool = new FramePool(3 * MiB);
-    const frames = Array.from({ length: 4 }, () => pool.take(MiB));
-    expect(frames.map((frame) => isAligned(frame.data(MiB)))).toEqual([true, true, false, false]);
-    for (const frame of frames) {
-      frame.data(MiB).fill(frames.indexOf(frame) + 1);
-      frame.bytes.fill(0xee, 0, HEADROOM_BYTES);
-    }
-    const own = frames.map((frame, i) => frame.data(MiB).every((byte) => byte === i + 1));
-    expect(own).toEqual([true, true, true, true]);
-    for (const frame of frames) pool.give(frame);
-    // What is aligned always comes back: its memory is the pool's for good.
-    const again = Array.from({ length: 4 }, () => pool.take(MiB));
-    expect(again.filter((frame) => frame.isAligned)).toHaveLength(2);
-    expect(isAligned(pool.take(4 * KiB).data(4 * KiB))).toBe(false);
   });
 
   test('header and data leave as one slice', () => {
