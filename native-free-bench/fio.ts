@@ -69,17 +69,23 @@ export async function stop(child: ChildProcess): Promise<void> {
   if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
 }
 
+export interface FioRange {
+  readonly sizeMiB: number;
+  /** How long, over the range again and again; undefined: once. */
+  readonly seconds: number | undefined;
+}
+
 export function runFio(
   uri: string,
   { blockSize, pattern, depth, fsync = 0 }: Workload,
-  { seconds, sizeMiB }: { seconds: number; sizeMiB: number },
+  { seconds, sizeMiB }: FioRange,
 ): Result {
   const output = execFileSync(
     'fio',
     [
       ...['--name=bench', '--ioengine=nbd', `--uri=${uri}`, `--rw=${pattern}`, `--bs=${blockSize}`],
-      ...[`--iodepth=${depth}`, `--size=${sizeMiB}m`, '--time_based', `--runtime=${seconds}`, '--randrepeat=1'],
-      `--fsync=${fsync}`,
+      ...[`--iodepth=${depth}`, `--size=${sizeMiB}m`, '--randrepeat=1', `--fsync=${fsync}`],
+      ...(seconds === undefined ? [] : ['--time_based', `--runtime=${seconds}`]),
       '--output-format=json',
     ],
     { encoding: 'utf8', maxBuffer: 64 * 1024 * 1024, cwd: os.tmpdir() },
@@ -136,15 +142,24 @@ export function compare<Name extends string>(
     for (let round = 0; round < rounds; round++) {
       for (const name of names) results.get(name)!.push(runFio(servers[name].uri, workload, run));
     }
-    const reference = medianOf(results.get(against)!);
-    console.log(workload.name);
-    for (const name of names) {
-      const { iops, mibPerSecond, p99Us } = medianOf(results.get(name)!);
-      const columns = [`${iops.toFixed(0)} IOPS`, `${mibPerSecond.toFixed(0)} MiB/s`, `p99 ${p99Us.toFixed(0)} us`];
-      const ratios = [`${(iops / reference.iops).toFixed(2)} x IOPS`, `${(p99Us / reference.p99Us).toFixed(2)} x p99`];
-      const all = name === against ? columns : [...columns, ...ratios];
-      console.log(`  ${name.padEnd(24)}${all.map((column) => column.padStart(16)).join('')}`);
-    }
-    console.log('');
+    report(workload.name, results, against);
   }
+}
+
+/** Prints the medians of each, and their ratios to those of `against`. */
+export function report<Name extends string>(
+  title: string,
+  results: ReadonlyMap<Name, readonly Result[]>,
+  against: Name,
+): void {
+  const reference = medianOf(results.get(against)!);
+  console.log(title);
+  for (const [name, own] of results) {
+    const { iops, mibPerSecond, p99Us } = medianOf(own);
+    const columns = [`${iops.toFixed(0)} IOPS`, `${mibPerSecond.toFixed(0)} MiB/s`, `p99 ${p99Us.toFixed(0)} us`];
+    const ratios = [`${(iops / reference.iops).toFixed(2)} x IOPS`, `${(p99Us / reference.p99Us).toFixed(2)} x p99`];
+    const all = name === against ? columns : [...columns, ...ratios];
+    console.log(`  ${name.padEnd(24)}${all.map((column) => column.padStart(16)).join('')}`);
+  }
+  console.log('');
 }

@@ -3,7 +3,7 @@
  *
  * const nbdRequest = struct('nbd_request', 'be', 28, [['magic', u32], ['cookie', bytes(8)], …]);
  */
-import { assert, CorruptStoreError } from './errors.ts';
+import { AssertionError, assert, CorruptStoreError } from './errors.ts';
 
 type Endian = 'le' | 'be';
 
@@ -119,10 +119,10 @@ export function struct<const T extends FieldTable>(
   };
   const write = (target: Uint8Array, values: Partial<Fields<T>>, at = 0) => {
     const view = viewOf(target, at);
-    for (const [field, value] of Object.entries(values)) {
+    for (const field of Object.keys(values)) {
       const place = places.get(field);
-      assert(place, `${name} has no field ${field}`);
-      place.type.write(view, place.at, value, littleEndian);
+      if (place === undefined) throw new AssertionError(`${name} has no field ${field}`);
+      place.type.write(view, place.at, values[field as keyof typeof values], littleEndian);
     }
   };
   return {

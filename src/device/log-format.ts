@@ -100,6 +100,8 @@ export const recordHeader = struct('overlay_record', 'le', 64, [
   ['entryCount', u32],
 ]);
 const CHECKED_FROM = recordHeader.offsetOf('tableBytes');
+const TABLE_CHECKSUM_AT = recordHeader.offsetOf('tableChecksum');
+const HEADER_CHECKSUM_AT = recordHeader.offsetOf('headerChecksum');
 const HEADER_BYTES = recordHeader.sizeBytes;
 
 /** Sizes of one entry of each kind's table, and of a checksum. */
@@ -149,8 +151,8 @@ export function finishRecord(record: Buffer, values: RecordValues, cipher: Segme
     record.copy(plain, 0, HEADER_BYTES);
     cipher.sealTable(stored.subarray(0, HEADER_BYTES), plain, table.subarray(saltBytes));
   }
-  recordHeader.write(stored, { tableChecksum: crc32(table) });
-  recordHeader.write(stored, { headerChecksum: crc32(stored.subarray(CHECKED_FROM, HEADER_BYTES)) });
+  stored.writeUInt32LE(crc32(table), TABLE_CHECKSUM_AT);
+  stored.writeUInt32LE(crc32(stored.subarray(CHECKED_FROM, HEADER_BYTES)), HEADER_CHECKSUM_AT);
   return stored;
 }
 
@@ -182,7 +184,7 @@ export function readHeader(
 ): RecordHeader | undefined {
   if (at + HEADER_BYTES > source.length || source.readUInt32LE(at) !== MAGIC) return undefined;
   const checksum = crc32(source.subarray(at + CHECKED_FROM, at + HEADER_BYTES));
-  if (checksum !== source.readUInt32LE(at + recordHeader.offsetOf('headerChecksum'))) return undefined;
+  if (checksum !== source.readUInt32LE(at + HEADER_CHECKSUM_AT)) return undefined;
   const header = recordHeader.read(source, at);
   const here =
     header.overlayId === wanted.overlayId &&

@@ -281,11 +281,10 @@ export class LogWriter {
   }
 
   #markLater(): void {
-    clearTimeout(this.#markTimer);
-    this.#markTimer = setTimeout(() => {
+    this.#markTimer?.refresh();
+    this.#markTimer ??= setTimeout(() => {
       if (this.#queue.running === undefined && this.#failure === undefined) this.#inBackground(this.#mark());
-    }, MARK_DELAY_MS);
-    this.#markTimer.unref();
+    }, MARK_DELAY_MS).unref();
   }
 
   /** Tells the log what is durable, so that damage to it is not taken for the end of the log after a crash. */

@@ -6,7 +6,8 @@ export interface LockRequest {
 }
 
 interface Held extends LockRequest {
-  readonly released: Promise<void>;
+  /** Called when the range is given back. */
+  readonly waiting: (() => void)[];
 }
 
 /**
@@ -17,30 +18,19 @@ interface Held extends LockRequest {
 export class RangeLocks {
   readonly #held = new Set<Held>();
 
-  /** Resolves to the function that gives the range back; call it once. */
-  async acquire(request: LockRequest): Promise<() => void> {
-    const end = request.first + request.count;
+  /** The function that gives the range back, to be called once; where somebody else has it, a promise of that. */
+  acquire({ first, count, exclusive }: LockRequest): (() => void) | Promise<() => void> {
     const conflicts: Promise<void>[] = [];
     for (const other of this.#held) {
-      if (other.first >= end || other.first + other.count <= request.first) continue;
-      if (other.exclusive || request.exclusive) conflicts.push(other.released);
+      if (other.first >= first + count || other.first + other.count <= first) continue;
+      if (other.exclusive || exclusive) conflicts.push(new Promise((resolve) => other.waiting.push(resolve)));
     }
-    const { promise: released, resolve } = withResolvers();
-    const held: Held = { ...request, released };
+    const held: Held = { first, count, exclusive, waiting: [] };
     this.#held.add(held);
-    if (conflicts.length > 0) await Promise.all(conflicts);
-    return () => {
+    const release = () => {
       this.#held.delete(held);
-      resolve();
+      for (const resolve of held.waiting) resolve();
     };
+    return conflicts.length === 0 ? release : Promise.all(conflicts).then(() => release);
   }
-}
-
-/** Promise.withResolvers, which Node 20 lacks. */
-function withResolvers(): { promise: Promise<void>; resolve: () => void } {
-  let resolve: () => void = () => {};
-  const promise = new Promise<void>((settle) => {
-    resolve = settle;
-  });
-  return { promise, resolve };
 }

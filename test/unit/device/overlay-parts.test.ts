@@ -4,9 +4,9 @@ import { SlotAllocator } from '../../../src/device/slot-allocator.ts';
 import { UseEpochs } from '../../../src/device/use-epochs.ts';
 
 describe('RangeLocks', () => {
-  const settled = async (promise: Promise<unknown>) => {
+  const settled = async (given: unknown) => {
     let done = false;
-    void promise.then(() => {
+    void Promise.resolve(given).then(() => {
       done = true;
     });
     await new Promise((resolve) => setImmediate(resolve));
