@@ -33,6 +33,8 @@ export interface ChunkOptions extends StopOptions {
    * whenever it chooses the next, and hands the options on as they are, not a copy.
    */
   readonly purpose?: FetchPurpose;
+  /** Called when its stored bytes have come: decoding is what is left, and stopping would save next to nothing. */
+  readonly onFetched?: (() => void) | undefined;
 }
 
 /** Whether nobody waits for the chunk, as of now. */

@@ -20,6 +20,8 @@ interface Fetch {
   readonly options: FetchOptions;
   /** Readers that wait for it. */
   waiting: number;
+  /** Its stored bytes have come: nobody need wait for it any more, it is kept. */
+  isFetched: boolean;
   /** Once it has come, and until its memory is given back. */
   plain: Uint8Array | undefined;
   readonly found: { onDisk: boolean };
@@ -241,7 +243,7 @@ export class ChunkCache implements ChunkStore {
       return use(await orStopped(fetch.content, options.signal), fetch);
     } finally {
       if (--fetch.waiting === 0) {
-        if (fetch.plain === undefined) this.#abandon(key, fetch);
+        if (fetch.plain === undefined && !fetch.isFetched) this.#abandon(key, fetch);
         this.#giveBackUnused(fetch);
       }
     }
@@ -249,7 +251,10 @@ export class ChunkCache implements ChunkStore {
 
   #start(key: string, chunk: ChunkRef, { purpose = 'read', missedAt }: JoinOptions): Fetch {
     const stop = new AbortController();
-    const options: FetchOptions = { purpose, signal: stop.signal };
+    const onFetched = () => {
+      fetch.isFetched = true;
+    };
+    const options: FetchOptions = { purpose, signal: stop.signal, onFetched };
     const found = { onDisk: false };
     const content = this.#load(chunk, options, { missedAt, found });
     const fetch: Fetch = {
@@ -257,6 +262,7 @@ export class ChunkCache implements ChunkStore {
       stop,
       options,
       waiting: 0,
+      isFetched: false,
       plain: undefined,
       found,
       reads: [],
@@ -356,7 +362,7 @@ export class ChunkCache implements ChunkStore {
     else this.#upstream.giveBack?.(plain);
   }
 
-  /** Nobody waits any more: what has not come yet need not come. Whoever asks next begins anew. */
+  /** Nobody waits any more, and nothing has come: it need not come. Whoever asks next begins anew. */
   #abandon(key: string, fetch: Fetch): void {
     if (this.#inFlight.get(key) !== fetch) return;
     this.#inFlight.delete(key);
@@ -373,6 +379,7 @@ export class ChunkCache implements ChunkStore {
 interface FetchOptions {
   purpose: FetchPurpose;
   readonly signal: AbortSignal;
+  readonly onFetched: () => void;
 }
 
 interface JoinOptions extends ChunkOptions {

@@ -82,6 +82,7 @@ export class KlosetChunkStore implements ChunkStore {
         signal: options.signal,
         plainBytesMax: chunk.lengthBytes,
         decode: async (stored, packfile) => {
+          options.onFetched?.();
           // Only now: one that nobody waited for any more has not been fetched.
           if (isNew === undefined) {
             isNew = this.#fetched.add(chunk.mac);

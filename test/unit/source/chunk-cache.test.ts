@@ -2,9 +2,9 @@
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import type { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
-import type { ChunkRef, ChunkStore } from '../../../src/core/chunk-store.ts';
+import type { ChunkOptions, ChunkRef, ChunkStore } from '../../../src/core/chunk-store.ts';
 import { ByteBudget } from '../../../src/core/concurrency.ts';
-import { orStopped, type StopOptions, StoppedError } from '../../../src/core/stop.ts';
+import { orStopped, StoppedError } from '../../../src/core/stop.ts';
 import { ChunkCache } from '../../../src/source/chunk-cache.ts';
 
 const chunk: ChunkRef = {
@@ -17,11 +17,11 @@ const plain = new Uint8Array([1, 2, 3]);
 
 /** An upstream whose fetches end when the test says so, or when they are stopped. */
 class HeldStore implements ChunkStore {
-  readonly fetches: { readonly signal: AbortSignal; finish(): void }[] = [];
+  readonly fetches: { readonly signal: AbortSignal; arrive(): void; finish(): void }[] = [];
 
-  get(_chunk: ChunkRef, { signal }: StopOptions = {}): Promise<Uint8Array> {
+  get(_chunk: ChunkRef, { signal, onFetched }: ChunkOptions = {}): Promise<Uint8Array> {
     const held = new Promise<Uint8Array>((resolve) => {
-      this.fetches.push({ signal: signal!, finish: () => resolve(plain) });
+      this.fetches.push({ signal: signal!, arrive: () => onFetched!(), finish: () => resolve(plain) });
     });
     return orStopped(held, signal);
   }
@@ -49,6 +49,22 @@ describe('a chunk that several wait for', () => {
     expect(await next).toBe(plain);
     expect(await cache.get(chunk)).toEqual(plain);
     expect(upstream.fetches).toHaveLength(2);
+    await cache.close();
+  });
+
+  it('is decoded and kept once its bytes have come, also if nobody waits any more', async () => {
+    const upstream = new HeldStore();
+    const cache = new ChunkCache(upstream, { bytesMax: 1000 });
+    const stop = new AbortController();
+    const leaving = cache.get(chunk, { purpose: 'read-ahead', signal: stop.signal });
+    upstream.fetches[0]!.arrive();
+    stop.abort(new StoppedError('gone'));
+    await expect(leaving).rejects.toThrow('gone');
+    expect(upstream.fetches[0]!.signal.aborted).toBe(false);
+    const next = cache.get(chunk);
+    upstream.fetches[0]!.finish();
+    expect(await next).toBe(plain);
+    expect(upstream.fetches).toHaveLength(1);
     await cache.close();
   });
 
