@@ -20,6 +20,9 @@ import { SegmentCipher } from './segment-cipher.ts';
 
 /** Read at a time: many small records, or the header of a large one. */
 const WINDOW_BYTES = 128 * KiB;
+/** The same where data is checked, and how much of that at a time. */
+const CHECK_WINDOW_BYTES = 1 * MiB;
+const CHECKED_BLOCKS = 64;
 /** Bytes of an END record, plain and sealed. */
 const END_BYTES = recordHeader.sizeBytes;
 const SEALED_END_BYTES = roundUp(END_BYTES + saltBytesOf(recordKinds.END) + SEAL_BYTES, RECORD_ALIGNMENT);
@@ -150,30 +153,55 @@ export class SegmentReader {
 
   /** Compares the data of a BATCH with its checksums. */
   async checkData(record: LogRecord): Promise<'intact' | 'torn' | 'damaged'> {
-    const { blockBytes, checksumsOf } = this.#form;
+    const { blockBytes } = this.#form;
     const { entries, checksums } = batchEntries(record, blockBytes);
+    if (this.#overlayKey !== undefined && this.#cipher === undefined) await this.#seekSalt();
     let verdict: 'intact' | 'damaged' = 'intact';
     let done = 0;
     for (const { block, count, position } of entries) {
       if (position === undefined) continue;
-      for (let at = 0; at < count; at++) {
-        const start = position + at * blockBytes;
-        const stored = await this.#bytes(start, blockBytes, 1 * MiB);
-        const data = stored.length === blockBytes ? this.#openBlock(block + at, start, stored) : undefined;
-        const checksum = checksums[done++];
-        if (data !== undefined && checksumsOf(block + at, data)[0] === checksum) continue;
-        if (hasLostSector(stored, start, blockBytes)) return 'torn';
-        verdict = 'damaged';
+      for (let at = 0; at < count; at += CHECKED_BLOCKS) {
+        const expected = checksums.subarray(done + at, done + Math.min(count, at + CHECKED_BLOCKS));
+        const found = await this.#checkBlocks(block + at, position + at * blockBytes, expected);
+        if (found === 'torn') return 'torn';
+        if (found === 'damaged') verdict = 'damaged';
       }
+      done += count;
     }
     return verdict;
   }
 
-  #openBlock(block: number, position: number, stored: Buffer): Buffer | undefined {
-    // Undefined, too, for an encrypted segment whose salts are lost.
-    if (this.#cipher === undefined) return this.#overlayKey === undefined ? stored : undefined;
-    const data = Buffer.allocUnsafe(BLOCK_SIZE);
-    return this.#cipher.openBlock(block, position, stored, data) ? data : undefined;
+  async #checkBlocks(first: number, position: number, expected: Uint32Array): Promise<'intact' | 'torn' | 'damaged'> {
+    const { blockBytes, checksumsOf } = this.#form;
+    const stored = await this.#bytes(position, expected.length * blockBytes, CHECK_WINDOW_BYTES);
+    const blocks = this.#openBlocks(first, position, stored);
+    const checksums = checksumsOf(first, blocks.data);
+    let verdict: 'intact' | 'damaged' = 'intact';
+    for (const [at, checksum] of expected.entries()) {
+      if (blocks.isOpen[at] === true && checksums[at] === checksum) continue;
+      const start = at * blockBytes;
+      if (hasLostSector(stored.subarray(start, start + blockBytes), position + start, blockBytes)) return 'torn';
+      verdict = 'damaged';
+    }
+    return verdict;
+  }
+
+  /** The whole blocks in `stored`, and which of them could be opened: all where nothing is encrypted. */
+  #openBlocks(first: number, position: number, stored: Buffer): { data: Buffer; isOpen: boolean[] } {
+    const { blockBytes } = this.#form;
+    const count = Math.floor(stored.length / blockBytes);
+    if (this.#overlayKey === undefined) {
+      return { data: stored.subarray(0, count * BLOCK_SIZE), isOpen: new Array<boolean>(count).fill(true) };
+    }
+    const data = Buffer.alloc(count * BLOCK_SIZE);
+    // Without a cipher, since the segment's salts are lost, none.
+    const isOpen = Array.from({ length: count }, (_, at) => {
+      const start = at * blockBytes;
+      const target = data.subarray(at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE);
+      const sealed = stored.subarray(start, start + blockBytes);
+      return this.#cipher?.openBlock(first + at, position + start, sealed, target) === true;
+    });
+    return { data, isOpen };
   }
 
   async #header(position: number): Promise<RecordHeader | undefined> {

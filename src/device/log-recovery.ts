@@ -224,6 +224,14 @@ class Recovery {
   }
 
   async #applyWalk(segment: Segment, steps: readonly WalkStep[]): Promise<void> {
+    const isUnsynced = (step: WalkStep) => step.kind === 'record' && step.record.header.sequence > this.#synced;
+    if (!steps.some(isUnsynced)) return this.#applySteps(segment, steps, undefined);
+    // One reader for all: the records' data lies side by side.
+    await this.#read(segment.number, (reader) => this.#applySteps(segment, steps, reader));
+  }
+
+  /** `reader`: where there are records that are not known to be durable. */
+  async #applySteps(segment: Segment, steps: readonly WalkStep[], reader: SegmentReader | undefined): Promise<void> {
     let unsynced = false;
     for (const step of steps) {
       if (step.kind === 'gap') {
@@ -235,7 +243,8 @@ class Recovery {
       const { record } = step;
       const { sequence } = record.header;
       if (sequence > this.#synced) {
-        const verdict = record.header.kind === recordKinds.BATCH ? await this.#checkData(segment, record) : 'intact';
+        const isBatch = record.header.kind === recordKinds.BATCH;
+        const verdict = isBatch ? await reader!.checkData(record) : 'intact';
         // Records behind a lost one do not count: what they build on is not there.
         const follows = sequence === Math.max(this.#sequence, this.#synced) + 1;
         if (verdict === 'torn' || !follows) return this.#endLog(segment, record.position, { torn: true });
@@ -248,10 +257,6 @@ class Recovery {
       segment.endBytes = record.position + recordBytes(record.header, this.#input.form.blockBytes);
       this.#sequence = Math.max(this.#sequence, sequence);
     }
-  }
-
-  #checkData(segment: Segment, record: LogRecord): Promise<'intact' | 'torn' | 'damaged'> {
-    return this.#read(segment.number, (reader) => reader.checkData(record));
   }
 
   /** Its blocks fail to be read, each by its checksum; the rest of the overlay is as good as before. */
