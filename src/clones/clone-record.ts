@@ -46,6 +46,9 @@ export function isCloneName(text: string): boolean {
   return nameProblem(text) === undefined;
 }
 
+/** What people write for a snapshot: four digits of its id and more. A shorter one (`c1`, `db`) is a fine name. */
+const SNAPSHOT_LIKE = /^[0-9a-f]{4,}$/i;
+
 /** Throws UserError (exit 64) that says what is wrong with the name. */
 export function checkCloneName(name: string): void {
   const problem = nameProblem(name);
@@ -57,7 +60,7 @@ function nameProblem(name: string): string | undefined {
     return 'write letters, digits, ".", "_" and "-", beginning with a letter or digit';
   }
   if (name.length > NAME_LENGTH_MAX) return `it has more than ${NAME_LENGTH_MAX} characters`;
-  if (/^[0-9a-f]+$/i.test(name)) return 'hex digits alone mean a snapshot; put another character into it';
+  if (SNAPSHOT_LIKE.test(name)) return 'hex digits alone mean a snapshot; put another character into it';
   if (name.toLowerCase() === 'latest') return '"latest" means the newest snapshot';
   return undefined;
 }
