@@ -86,13 +86,12 @@ async function crashEverywhere(
 
 describe('names of clones', () => {
   it('are no selectors of snapshots and no other names of exports', () => {
-    for (const name of ['pg-test', 'x', 'a.b_c', '0g', 'Latest2', 'x'.repeat(64)])
+    for (const name of ['pg-test', 'x', 'a.b_c', '0g', 'c1', 'db', 'abc', 'Latest2', 'x'.repeat(64)])
       expect(isCloneName(name), name).toBe(true);
     const others = [
       '',
       'latest',
       'LATEST',
-      'db',
       'CAFE',
       '8e457cf5',
       'tag:x',
