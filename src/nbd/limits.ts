@@ -11,7 +11,8 @@ export interface NbdLimits {
   /** Options in one handshake. `nbdinfo --list` over a store of 500 snapshots asks for each. */
   readonly handshakeOptionsMax: number;
   /**
-   * Connections at once. Each costs some 20 KiB, with TLS some 100, and qemu or the kernel open at most 16 each. When all are taken, a
+   * Connections at once. Each costs some 20 KiB, with TLS some 100, one that is held back up to the 256 KiB that came last;
+   * qemu or the kernel open at most 16 each. When all are taken, a
    * newcomer displaces the one that has haggled longest; connections that serve a disk are never displaced.
    */
   readonly connectionsMax: number;
