@@ -28,8 +28,8 @@ const PRESSED_LIVE_SHARE_MAX = 0.9;
 /** Nothing is moved while the dead bytes are fewer than half a segment, or than a seventh of the live ones. */
 const DEAD_SEGMENTS_MIN = 0.5;
 const DEAD_SHARE_MIN = 1 / 7;
-/** Dead segments are removed behind a FLUSH; so many, half a GiB, are worth an fdatasync that nobody asked for. */
-const DEAD_SEGMENTS_UNSYNCED_MAX = 16;
+/** Dead segments are removed behind an fdatasync; so many, 256 MiB, are worth one that nobody asked for. */
+const DEAD_SEGMENTS_UNSYNCED_MAX = 8;
 /** Segments are looked at again when clients have written this part of one. */
 const LOOK_SEGMENTS = 1 / 8;
 const MOVE_BLOCKS = (1 * MiB) / BLOCK_SIZE;
