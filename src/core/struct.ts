@@ -121,6 +121,7 @@ export function struct<const T extends FieldTable>(
     const view = viewOf(target, at);
     for (const field of Object.keys(values)) {
       const place = places.get(field);
+      // Not `assert`: records are written by the thousand, and its message would be made for every field.
       if (place === undefined) throw new AssertionError(`${name} has no field ${field}`);
       place.type.write(view, place.at, values[field as keyof typeof values], littleEndian);
     }

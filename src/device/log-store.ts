@@ -225,18 +225,12 @@ export class LogStore implements BlockStore {
     } catch (cause) {
       throw overlayFailure(`cannot read ${path}`, cause);
     }
-    const isOpen = (at: number, place: number) => {
-      if (cipher === undefined) return true;
-      const sealed = stored.subarray(at * blockBytes, (at + 1) * blockBytes);
-      return cipher.openBlock(first + at, place, sealed, target.subarray(at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE));
-    };
-    const opened = Array.from(
-      { length: count },
-      (_, at) => (at + 1) * blockBytes <= got && isOpen(at, position + at * blockBytes),
-    );
+    const there = Math.floor(got / blockBytes);
+    const opened = cipher?.openBlocks(first, position, stored.subarray(0, there * blockBytes), target);
     const checksums = this.#index.checksumsOf(first, target);
     for (let at = 0; at < count; at++) {
-      if (opened[at] === true && checksums[at] === segment.checksums.at(ordinal + at)) continue;
+      const isThere = opened === undefined ? at < there : opened[at] === true;
+      if (isThere && checksums[at] === segment.checksums.at(ordinal + at)) continue;
       const place = position + at * blockBytes;
       throw new OverlayError(`block ${first + at} of the overlay is damaged (byte ${place} of ${path})`, {
         reason: 'damaged',

@@ -51,8 +51,8 @@ export function batchRecordBytes(batch: readonly BatchEntry[]): number {
   return recordHeader.sizeBytes + roundUp(batchTableBytes(counts), RECORD_ALIGNMENT);
 }
 
-/** Bytes of a BATCH's table before what it is padded with. */
-export function batchTableBytes(counts: { readonly entryCount: number; readonly dataBlocks: number }): number {
+/** Bytes of a BATCH's table, before padding. */
+function batchTableBytes(counts: { readonly entryCount: number; readonly dataBlocks: number }): number {
   return counts.entryCount * BATCH_ENTRY_BYTES + counts.dataBlocks * CHECKSUM_BYTES;
 }
 

@@ -90,9 +90,17 @@ export class SegmentCipher {
     return stored;
   }
 
-  /** Fills `target` with a block; false if that is not what is stored there. */
-  openBlock(block: number, position: number, stored: Uint8Array, target: Uint8Array): boolean {
-    return this.#sealer.open(stored, placeOf(block, position), target);
+  /** Fills `target` with the whole blocks in `stored`, which begin at byte `position`; for each, whether it is what was sealed. */
+  openBlocks(block: number, position: number, stored: Uint8Array, target: Uint8Array): boolean[] {
+    return Array.from({ length: Math.floor(stored.length / SEALED_BLOCK_BYTES) }, (_, at) => {
+      const start = at * SEALED_BLOCK_BYTES;
+      const plain = target.subarray(at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE);
+      return this.#sealer.open(
+        stored.subarray(start, start + SEALED_BLOCK_BYTES),
+        placeOf(block + at, position + start),
+        plain,
+      );
+    });
   }
 
   /** `header`: of the record, with its checksums left at zero. */

@@ -68,7 +68,7 @@ export function withoutBaseBlocks(
   return changes.flatMap((change) => {
     const { data } = change;
     if (data === undefined) return change;
-    let same: Set<number> | undefined;
+    const same = new Set<number>();
     for (let at = 0; at < change.count; ) {
       const run = map.runAt(
         change.block + at,
@@ -77,14 +77,11 @@ export function withoutBaseBlocks(
       const written = data.subarray(at * BLOCK_SIZE, (at + run.count) * BLOCK_SIZE);
       const there = run.value === undefined ? comparedBytes.subarray(0, written.length) : undefined;
       if (there !== undefined && base.readNow?.((change.block + at) * BLOCK_SIZE, there) === true) {
-        for (const index of equalBlocks(there, written)) {
-          same ??= new Set();
-          same.add(at + index);
-        }
+        for (const index of equalBlocks(there, written)) same.add(at + index);
       }
       at += run.count;
     }
-    return same === undefined ? change : partsWithout(change, same);
+    return same.size === 0 ? change : partsWithout(change, same);
   });
 }
 

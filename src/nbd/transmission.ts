@@ -92,7 +92,7 @@ export class Transmission {
   /** The connection is gone: replies go nowhere. */
   #lost = false;
   #finished = false;
-  /** A payload that comes in parts is gathered in the frame that its reply leaves in: megabytes that are used again. */
+  /** A payload is gathered in the frame that its reply leaves in: megabytes that are used again. */
   readonly #payloadRoom = () => {
     this.#current.frame = this.#shared.frames.take(this.#payloadLeft);
     return this.#current.frame.data(this.#payloadLeft);

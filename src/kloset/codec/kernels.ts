@@ -46,5 +46,5 @@ export async function createKernels(choice: KernelChoice = 'fastest'): Promise<K
 }
 
 export function createTypescriptKernels(): Kernels {
-  return { decodeLz4Block, measureLz4Block, xxh32: (data) => xxh32(data), polyval: new Polyval(), blake3: undefined };
+  return { decodeLz4Block, measureLz4Block, xxh32, polyval: new Polyval(), blake3: undefined };
 }
