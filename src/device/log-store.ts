@@ -221,7 +221,7 @@ export class LogStore implements BlockStore {
     const stored = cipher === undefined ? target : Buffer.allocUnsafe(count * blockBytes);
     let got: number;
     try {
-      got = await files.use(segment.number, (file) => file.read(stored, position));
+      got = await files.use(segment.number, (file) => file.read(stored, position, { isRecent: !segment.complete }));
     } catch (cause) {
       throw overlayFailure(`cannot read ${path}`, cause);
     }
