@@ -2,8 +2,8 @@ import { KiB, MiB } from './units.ts';
 
 /** Smaller ones are not worth keeping. */
 const KEPT_EACH_BYTES_MIN = 64 * KiB;
-/** All that are kept: as many as a scan has in flight. What is not kept is garbage, and grows until it is collected. */
-const KEPT_BYTES_MAX = 128 * MiB;
+/** All that are kept: stored forms of what a scan has in flight. What is not kept is garbage, and grows until it is collected. */
+const KEPT_BYTES_MAX = 32 * MiB;
 /** Sizes are multiples of this, or of an eighth of the power of two above: one serves others of about its size. */
 const STEP_BYTES = 64 * KiB;
 /** A buffer that is so many times as large as asked for is left for a larger value. */

@@ -1,6 +1,5 @@
 import type { CacheChoice } from '../cache/cache-directory.ts';
 import { ChunkDisk } from '../cache/chunk-disk.ts';
-import { CHUNK_WRITES_BYTES_MAX } from '../cache/limits.ts';
 import type { StoreCache } from '../cache/store-cache.ts';
 import { Activity } from '../core/activity.ts';
 import type { ChunkStore } from '../core/chunk-store.ts';
@@ -10,6 +9,7 @@ import { type CacheCounters, newCacheCounters, newReadCounters, type ReadCounter
 import type { Decoder } from '../core/decoder.ts';
 import { type Log, silentLog } from '../core/log.ts';
 import { type Progress, silentProgress } from '../core/progress.ts';
+import { SharedArena } from '../core/shared-arena.ts';
 import { MiB } from '../core/units.ts';
 import type { ReplicaPlace } from '../kloset/blob-replica.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
@@ -66,6 +66,9 @@ export interface SourceWatcher {
 
 /** Cache of decoded metadata, bytes. */
 const METADATA_CACHE_BYTES_MAX = 16 * MiB;
+
+/** The part of the cache's memory for chunks on their way: being decoded, being written to disk. Bytes. */
+const ON_THE_WAY_BYTES_MAX = 64 * MiB;
 
 /** The share of memory for decoded chunks that may hold what nobody has read yet: half of what new ones pass through. */
 const READ_AHEAD_SHARE = 1 / 8;
@@ -151,7 +154,9 @@ export class OpenStore {
     const repository = await Repository.open(store, { ...options, counters });
     closers.add(() => repository.close());
     const listing = await listSnapshots(repository);
-    const decoder = await PooledDecoder.start(repository.codecParameters);
+    const onTheWayBytesMax = Math.min(ON_THE_WAY_BYTES_MAX, options.cacheBytesMax / 4);
+    const arena = new SharedArena(options.cacheBytesMax);
+    const decoder = await PooledDecoder.start(repository.codecParameters, { arena });
     closers.add(() => decoder.close());
     const budget = new ByteBudget(options.inflightBytesMax);
     const activity = new Activity();
@@ -162,9 +167,7 @@ export class OpenStore {
     closers.add(() => metadataChunks.close());
     const cacheCounters = newCacheCounters();
     const disk = await openChunkDisk(repository.cache, cacheCounters, options);
-    // What waits to be written to disk, and copies that are made for it, are a part of what memory has.
-    const waitingBytesMax = disk === undefined ? 0 : Math.min(2 * CHUNK_WRITES_BYTES_MAX, options.cacheBytesMax / 4);
-    const tiers = { bytesMax: options.cacheBytesMax - waitingBytesMax, disk, counters: cacheCounters };
+    const tiers = { bytesMax: options.cacheBytesMax - onTheWayBytesMax, disk, counters: cacheCounters, arena };
     const contentChunks = new ChunkCache(foreign ?? native, tiers);
     closers.add(() => contentChunks.close());
     const keptBytesMax = disk === undefined ? options.cacheBytesMax * KEPT_SHARE : options.cacheDiskBytesMax!;

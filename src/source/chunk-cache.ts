@@ -7,9 +7,10 @@ import { copyBytes } from '../core/copy-bytes.ts';
 import { type CacheCounters, newCacheCounters } from '../core/counters.ts';
 import { CorruptStoreError } from '../core/errors.ts';
 import { toHex } from '../core/mac.ts';
-import { SharedBuffers } from '../core/shared-buffers.ts';
+import { SharedArena } from '../core/shared-arena.ts';
 import { orStopped, StoppedError } from '../core/stop.ts';
-import { SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX, SPARE_COPIES_BYTES_MAX, UNWRITTEN_CHUNKS_MAX } from './limits.ts';
+import { HeldChunk } from './held-chunk.ts';
+import { SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX, UNWRITTEN_CHUNKS_MAX } from './limits.ts';
 import { SegmentMemory } from './segment-memory.ts';
 
 /** A chunk on its way, or one that has come and is still used. */
@@ -22,15 +23,13 @@ interface Fetch {
   waiting: number;
   /** Its stored bytes have come: nobody need wait for it any more, it is kept. */
   isFetched: boolean;
-  /** Once it has come, and until its memory is given back. */
-  plain: Uint8Array | undefined;
+  /** Once it has come, and until it is kept and nobody waits for it any more. */
+  held: HeldChunk | undefined;
   readonly found: { onDisk: boolean };
   /** What was read of it before it is kept: memory is told then. */
   readonly reads: { readonly offset: number; readonly length: number }[];
-  /** What its memory is still needed for, besides readers: it is to be kept, or is being written to disk. */
-  uses: number;
-  /** Somebody has the bytes for good. */
-  isShared: boolean;
+  /** Memory and disk have what they want of it. */
+  isKept: boolean;
 }
 
 /** A segment on its way from disk. */
@@ -57,25 +56,26 @@ export class ChunkCache implements ChunkStore {
   readonly #inFlight = new Map<string, Fetch>();
   /** Fetched, and not yet on disk since that was busy. */
   readonly #unwritten = new Map<string, ChunkRef>();
-  /** Of chunks that are written later, or were read from disk. */
-  readonly #buffers = new SharedBuffers(SPARE_COPIES_BYTES_MAX);
+  readonly #arena: SharedArena;
   readonly #segmentReads = new Map<string, SegmentRead>();
   /** All that has not settled, abandoned ones too. */
   readonly #underWay = new Set<Promise<unknown>>();
 
-  /** Takes over `upstream` and `disk`: closing the cache closes them. */
+  /** Takes over `upstream` and `disk`: closing the cache closes them. `arena`: best the one that chunks are decoded to. */
   constructor(
     upstream: ChunkStore,
     {
       bytesMax,
       disk,
       counters = newCacheCounters(),
-    }: { bytesMax: number; disk?: ChunkDisk | undefined; counters?: CacheCounters },
+      arena = new SharedArena(bytesMax),
+    }: { bytesMax: number; disk?: ChunkDisk | undefined; counters?: CacheCounters; arena?: SharedArena },
   ) {
     this.#upstream = upstream;
     this.#disk = disk;
     this.counters = counters;
-    this.#memory = new SegmentMemory(bytesMax, counters);
+    this.#arena = arena;
+    this.#memory = new SegmentMemory(bytesMax, counters, arena);
   }
 
   async get(chunk: ChunkRef, options: ChunkOptions = {}): Promise<Uint8Array> {
@@ -85,7 +85,7 @@ export class ChunkCache implements ChunkStore {
       if (this.#readNow(chunk, key, 0, plain)) return plain;
     }
     return this.#join(key, chunk, options, (plain, fetch) => {
-      fetch.isShared = true;
+      fetch.held!.hold(); // For good: whoever has the bytes never gives them back.
       this.#countRead(key, fetch, 0, plain.byteLength);
       return plain;
     });
@@ -140,7 +140,7 @@ export class ChunkCache implements ChunkStore {
       }
     } else {
       const arrived = this.#arrived(key, chunk);
-      const plain = arrived?.plain ?? this.#disk?.pending(chunk);
+      const plain = arrived?.held?.plain ?? this.#disk?.pending(chunk);
       if (plain === undefined) return false;
       copyBytes(plain.subarray(offset, offset + target.byteLength), target);
       if (arrived !== undefined) this.#countRead(key, arrived, offset, target.byteLength);
@@ -152,7 +152,7 @@ export class ChunkCache implements ChunkStore {
   /** A chunk that has come and is about to be kept. */
   #arrived(key: string, { lengthBytes }: ChunkRef): Fetch | undefined {
     const fetch = this.#inFlight.get(key);
-    return fetch?.plain?.byteLength === lengthBytes ? fetch : undefined;
+    return fetch?.held?.plain.byteLength === lengthBytes ? fetch : undefined;
   }
 
   #countRead(key: string, fetch: Fetch, offset: number, length: number): void {
@@ -243,8 +243,8 @@ export class ChunkCache implements ChunkStore {
       return use(await orStopped(fetch.content, options.signal), fetch);
     } finally {
       if (--fetch.waiting === 0) {
-        if (fetch.plain === undefined && !fetch.isFetched) this.#abandon(key, fetch);
-        this.#giveBackUnused(fetch);
+        if (fetch.held === undefined && !fetch.isFetched) this.#abandon(key, fetch);
+        this.#letGo(fetch);
       }
     }
   }
@@ -263,25 +263,26 @@ export class ChunkCache implements ChunkStore {
       options,
       waiting: 0,
       isFetched: false,
-      plain: undefined,
+      held: undefined,
       found,
       reads: [],
-      uses: 1,
-      isShared: false,
+      isKept: false,
     };
     this.#inFlight.set(key, fetch);
     const forget = () => {
       if (this.#inFlight.get(key) === fetch) this.#inFlight.delete(key);
     };
     const arrived = content.then(async (plain) => {
-      fetch.plain = plain;
-      // Whoever waits has its bytes first: to copy all of the chunk takes as long as decoding a part of it.
+      const giveBack = (bytes: Uint8Array) =>
+        found.onDisk ? this.#arena.give(bytes) : this.#upstream.giveBack?.(bytes);
+      fetch.held = new HeldChunk(plain, giveBack);
+      // Whoever waits has its bytes first.
       await setImmediate();
       // One of another length is for nobody, whoever asks; it fails where it is used.
-      if (plain.byteLength === chunk.lengthBytes) this.#keep(key, chunk, fetch);
+      if (plain.byteLength === chunk.lengthBytes) this.#keep(key, chunk, fetch, fetch.held);
       forget();
-      fetch.uses--;
-      this.#giveBackUnused(fetch);
+      fetch.isKept = true;
+      this.#letGo(fetch);
     }, forget);
     this.#track(arrived);
     return fetch;
@@ -294,36 +295,35 @@ export class ChunkCache implements ChunkStore {
   ): Promise<Uint8Array> {
     // Looked for again if anything was written since: it may have come and gone from memory in between.
     if (this.#disk !== undefined && missedAt !== this.#disk.generation) {
-      const plain = this.#buffers.take(chunk.lengthBytes);
+      const plain = this.#arena.take(chunk.lengthBytes);
       const isThere = await this.#disk.readChunk(chunk, plain);
       if (isThere && !options.signal.aborted) {
         this.counters.diskHits++;
         found.onDisk = true;
         return plain;
       }
-      this.#buffers.give(plain);
+      this.#arena.give(plain);
       options.signal.throwIfAborted();
     }
     this.counters.misses++;
     return this.#upstream.get(chunk, options);
   }
 
-  #keep(key: string, chunk: ChunkRef, fetch: Fetch): void {
-    const plain = fetch.plain!;
-    this.#memory.insertChunk(key, plain);
-    for (const { offset, length } of fetch.reads) this.#memory.countRead(key, offset, length);
-    if (this.#disk === undefined || fetch.found.onDisk) return;
+  #keep(key: string, chunk: ChunkRef, { reads, found }: Fetch, held: HeldChunk): void {
+    this.#memory.insertChunk(key, held);
+    for (const { offset, length } of reads) this.#memory.countRead(key, offset, length);
+    if (this.#disk === undefined || found.onDisk) return;
     // Those that wait are the next to go from memory, too.
-    this.#writeWaiting();
-    if (!this.#disk.hasRoomFor(plain.byteLength)) {
-      this.#writeLater(this.#disk, key, chunk);
-      return;
-    }
-    fetch.uses++;
-    void this.#disk.offer(chunk, plain).then(() => {
-      fetch.uses--;
-      this.#giveBackUnused(fetch);
-      this.#writeWaiting();
+    this.#writeWaiting(this.#disk);
+    if (this.#disk.hasRoomFor(held.plain.byteLength)) this.#write(this.#disk, chunk, held);
+    else this.#writeLater(this.#disk, key, chunk);
+  }
+
+  #write(disk: ChunkDisk, chunk: ChunkRef, held: HeldChunk): void {
+    held.hold();
+    void disk.offer(chunk, held.plain).then(() => {
+      held.release();
+      this.#writeWaiting(disk);
     });
   }
 
@@ -335,31 +335,21 @@ export class ChunkCache implements ChunkStore {
     disk.dropped();
   }
 
-  #writeWaiting(): void {
-    const disk = this.#disk!;
+  #writeWaiting(disk: ChunkDisk): void {
     for (const [key, chunk] of this.#unwritten) {
       if (!disk.hasRoomFor(chunk.lengthBytes)) return;
       this.#unwritten.delete(key);
-      const plain = this.#buffers.take(chunk.lengthBytes);
-      if (!this.#memory.copyAll(key, plain)) {
-        this.#buffers.give(plain);
-        disk.dropped();
-        continue;
-      }
-      void disk.offer(chunk, plain).then(() => {
-        this.#buffers.give(plain);
-        this.#writeWaiting();
-      });
+      const held = this.#memory.whole(key);
+      if (held === undefined) disk.dropped();
+      else this.#write(disk, chunk, held);
     }
   }
 
-  /** The memory of a chunk that nobody has or waits for can be used again. */
-  #giveBackUnused(fetch: Fetch): void {
-    const { plain } = fetch;
-    if (plain === undefined || fetch.waiting > 0 || fetch.uses > 0 || fetch.isShared) return;
-    fetch.plain = undefined;
-    if (fetch.found.onDisk) this.#buffers.give(plain);
-    else this.#upstream.giveBack?.(plain);
+  /** Nobody waits for the chunk any more, and it is kept: others may hold it on. */
+  #letGo(fetch: Fetch): void {
+    if (fetch.waiting > 0 || !fetch.isKept) return;
+    fetch.held?.release();
+    fetch.held = undefined;
   }
 
   /** Nobody waits any more, and nothing has come: it need not come. Whoever asks next begins anew. */

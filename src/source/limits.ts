@@ -35,14 +35,8 @@ export const SEGMENT_BYTES = CHUNK_SEGMENT_BYTES;
 /** Segments dropped that are remembered, some 200 bytes each: those of a gigabyte. */
 export const GHOSTS_MAX = 16_384;
 
-/** Buffers of segments kept for the next, 4 MiB: as many as one large chunk has, while others drop theirs. */
-export const SPARE_SEGMENTS_MAX = 64;
-
 /** Segments of a chunk read from disk at once for one reader. */
 export const SEGMENTS_IN_FLIGHT_MAX = 4;
-
-/** Buffers for chunks that are read from disk, or written there late, kept for the next ones, bytes: as much as is written at once. */
-export const SPARE_COPIES_BYTES_MAX = 32 * MiB;
 
 /** Chunks remembered that a busy disk has not taken: far more than memory holds by default. */
 export const UNWRITTEN_CHUNKS_MAX = 4096;

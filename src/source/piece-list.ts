@@ -1,8 +1,12 @@
+import type { HeldChunk } from './held-chunk.ts';
+
 /** A segment of a chunk, kept or, without its bytes, remembered. */
 export interface Piece {
   readonly chunk: KeptChunk;
   readonly index: number;
   bytes: Uint8Array | undefined;
+  /** Its bytes are a part of `chunk.held`; otherwise they are its own. */
+  isPart: boolean;
   /** What it counts for where it is. */
   costBytes: number;
   /** Bytes read of it, and what had come into the cache when it was first read; undefined before. */
@@ -21,6 +25,11 @@ export interface KeptChunk {
   readonly pieces: (Piece | undefined)[];
   /** Pieces that are kept or remembered. */
   count: number;
+  /** All of the chunk as it came, as long as there are pieces that are parts of it. */
+  held: HeldChunk | undefined;
+  /** How many, and the bytes of `held` that are no piece's. */
+  parts: number;
+  unusedBytes: number;
   /** When its use was last recorded elsewhere, milliseconds since 1970. */
   useRecordedMs: number;
 }

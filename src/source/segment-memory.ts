@@ -10,12 +10,16 @@
  * soon as main wants the rest, and pushes out nothing that was used again. The requests of one sequential read are
  * one use: another is a byte that is read twice, or a read after much else has come in.
  *
- * Segments of full length lie in buffers that are used again, so that memory does not wait for the garbage collector. They
- * are shared memory, though no other thread sees them: of other memory each new megabyte makes it collect earlier.
+ * A chunk that comes in whole is kept as it is, without a copy: its segments on probation are parts of its buffer. One that is
+ * used again is copied out of it to main, and the buffer goes when the last of its segments has left it, which they all do
+ * one after the other. What has no use in it till then counts, too.
+ *
  */
 import { copyBytes } from '../core/copy-bytes.ts';
 import type { CacheCounters } from '../core/counters.ts';
-import { GHOSTS_MAX, SEGMENT_BYTES, SPARE_SEGMENTS_MAX } from './limits.ts';
+import type { SharedArena } from '../core/shared-arena.ts';
+import type { HeldChunk } from './held-chunk.ts';
+import { GHOSTS_MAX, SEGMENT_BYTES } from './limits.ts';
 import { type KeptChunk, type Piece, PieceList } from './piece-list.ts';
 
 /** What a segment costs beside its bytes: objects, list and map entries, a part of its chunk's key. */
@@ -23,6 +27,8 @@ const OVERHEAD_BYTES = 512;
 /** The part of the memory that probation keeps when main wants more, and how much coming in makes a second read a new use. */
 const PROBATION_PART = 1 / 4;
 const ONE_USE_PART = 1 / 8;
+/** Chunks up to this part of the memory are kept as they come; of larger ones a few would be all there is. */
+const WHOLE_CHUNK_PART = 1 / 8;
 
 export class SegmentMemory {
   readonly #bytesMax: number;
@@ -30,20 +36,23 @@ export class SegmentMemory {
   readonly #probation = new PieceList();
   readonly #main = new PieceList();
   readonly #ghosts = new PieceList();
-  readonly #spare: Uint8Array[] = [];
+  readonly #arena: SharedArena;
+  /** Of chunks kept as they came, bytes that are no piece's any more. */
+  #unusedBytes = 0;
   /** Bytes that came in since the beginning: the clock. */
   #cameIn = 0;
   readonly #counters: CacheCounters;
 
-  /** Counts what it drops in `counters`. */
-  constructor(bytesMax: number, counters: CacheCounters) {
+  /** Counts what it drops in `counters`. Segments on their own are from `arena`. */
+  constructor(bytesMax: number, counters: CacheCounters, arena: SharedArena) {
     this.#bytesMax = bytesMax;
     this.#counters = counters;
+    this.#arena = arena;
   }
 
   /** What is kept, overhead included. */
   get bytes(): number {
-    return this.#probation.bytes + this.#main.bytes;
+    return this.#probation.bytes + this.#main.bytes + this.#unusedBytes;
   }
 
   /** Fills `target` with bytes of a chunk; false, and nothing of meaning in it, unless all of them are here. */
@@ -61,6 +70,7 @@ export class SegmentMemory {
       this.#use(piece, part.byteLength);
       at += part.byteLength;
     }
+    this.#makeRoom(0);
     return true;
   }
 
@@ -75,6 +85,7 @@ export class SegmentMemory {
       if (piece?.bytes !== undefined) this.#use(piece, partEnd - at);
       at = partEnd;
     }
+    this.#makeRoom(0);
   }
 
   /** Whether all of a chunk is here. It counts as no use. */
@@ -85,16 +96,22 @@ export class SegmentMemory {
     return true;
   }
 
-  /** Fills `target` with all of a chunk; false unless all of it is here. It counts as no use. */
-  copyAll(key: string, target: Uint8Array): boolean {
-    if (!this.hasAll(key, target.byteLength)) return false;
-    for (const piece of this.#chunks.get(key)?.pieces ?? [])
-      copyBytes(piece!.bytes!, target, piece!.index * SEGMENT_BYTES);
-    return true;
+  /** All of a chunk as it came, which whoever wants it must hold; undefined if that is not here. It counts as no use. */
+  whole(key: string): HeldChunk | undefined {
+    return this.#chunks.get(key)?.held;
   }
 
-  /** Keeps copies of a chunk's segments. */
-  insertChunk(key: string, plain: Uint8Array): void {
+  /** Keeps a chunk: holds it for as long as it is needed, or copies its segments. */
+  insertChunk(key: string, held: HeldChunk): void {
+    const { plain } = held;
+    const count = Math.ceil(plain.byteLength / SEGMENT_BYTES);
+    const costBytes = held.heldBytes + count * OVERHEAD_BYTES;
+    const isLarge = costBytes > this.#bytesMax * WHOLE_CHUNK_PART;
+    if (isLarge || this.whole(key) !== undefined) this.#insertCopies(key, plain);
+    else if (this.#makeRoom(costBytes)) this.#adopt(key, held, count);
+  }
+
+  #insertCopies(key: string, plain: Uint8Array): void {
     for (let start = 0, index = 0; start < plain.byteLength; start += SEGMENT_BYTES, index++) {
       const part = plain.subarray(start, start + SEGMENT_BYTES);
       if (!this.#makeRoom(part.byteLength + OVERHEAD_BYTES)) return;
@@ -102,6 +119,27 @@ export class SegmentMemory {
       copyBytes(part, bytes);
       this.insert(key, index, bytes);
     }
+  }
+
+  /** Keeps those of its segments that are not here, as parts of it. */
+  #adopt(key: string, held: HeldChunk, count: number): void {
+    const { plain } = held;
+    const missing = Array.from({ length: count }, (_, index) => this.#pieceOf(key, index)).filter(
+      ({ bytes }) => bytes === undefined,
+    );
+    if (missing.length === 0) return;
+    const { chunk } = missing[0]!;
+    chunk.held = held.hold();
+    chunk.parts = missing.length;
+    let usedBytes = 0;
+    for (const piece of missing) {
+      const start = piece.index * SEGMENT_BYTES;
+      const bytes = plain.subarray(start, start + SEGMENT_BYTES);
+      usedBytes += bytes.byteLength;
+      this.#keep(piece, bytes, true);
+    }
+    chunk.unusedBytes = held.heldBytes - usedBytes;
+    this.#unusedBytes += chunk.unusedBytes;
   }
 
   /** Keeps a segment that was read into what `take` gave. Ignored if it is here, or larger than all memory. */
@@ -112,25 +150,29 @@ export class SegmentMemory {
       return;
     }
     // Looked up only now: making room may have dropped the chunk's last piece.
-    const piece = this.#pieceOf(key, index);
+    this.#keep(this.#pieceOf(key, index), bytes, false);
+  }
+
+  /** Puts a piece that is not here on probation. */
+  #keep(piece: Piece, bytes: Uint8Array, isPart: boolean): void {
     piece.cameBack = piece.list === this.#ghosts;
     piece.list?.remove(piece);
     piece.bytes = bytes;
-    piece.costBytes = costBytes;
+    piece.isPart = isPart;
+    piece.costBytes = bytes.byteLength + OVERHEAD_BYTES;
     piece.readBytes = 0;
     piece.firstReadAt = undefined;
     this.#probation.push(piece);
-    this.#cameIn += costBytes;
+    this.#cameIn += piece.costBytes;
   }
 
   /** A buffer to be filled with a segment, and then inserted or given back. */
   take(length: number): Uint8Array {
-    if (length !== SEGMENT_BYTES) return new Uint8Array(length);
-    return this.#spare.pop() ?? new Uint8Array(new SharedArrayBuffer(SEGMENT_BYTES));
+    return this.#arena.take(length, 'high');
   }
 
   giveBack(bytes: Uint8Array): void {
-    if (bytes.byteLength === SEGMENT_BYTES && this.#spare.length < SPARE_SEGMENTS_MAX) this.#spare.push(bytes);
+    this.#arena.give(bytes);
   }
 
   /** True at most once in `everyMs` for a chunk that is here: then its use is to be recorded where it lies, too. */
@@ -143,8 +185,8 @@ export class SegmentMemory {
 
   clear(): void {
     this.#chunks.clear();
+    this.#unusedBytes = 0;
     for (const list of [this.#probation, this.#main, this.#ghosts]) while (list.first) list.remove(list.first);
-    this.#spare.length = 0;
   }
 
   #use(piece: Piece, length: number): void {
@@ -157,7 +199,26 @@ export class SegmentMemory {
       this.#cameIn - piece.firstReadAt > this.#bytesMax * ONE_USE_PART;
     if (list === this.#probation && !isUsedAgain) return;
     list!.remove(piece);
+    if (piece.isPart) {
+      piece.bytes = this.take(bytes!.byteLength);
+      copyBytes(bytes!, piece.bytes);
+      this.#leave(piece, bytes!.byteLength);
+    }
     this.#main.push(piece);
+  }
+
+  /** The piece is no part of the chunk's buffer any more; of `byteLength` bytes of it nobody has any use. */
+  #leave(piece: Piece, byteLength: number): void {
+    const { chunk } = piece;
+    piece.isPart = false;
+    chunk.parts--;
+    chunk.unusedBytes += byteLength;
+    this.#unusedBytes += byteLength;
+    if (chunk.parts > 0) return;
+    this.#unusedBytes -= chunk.unusedBytes;
+    chunk.unusedBytes = 0;
+    chunk.held!.release();
+    chunk.held = undefined;
   }
 
   /** False, and nothing dropped, if there can never be as much room. */
@@ -176,7 +237,8 @@ export class SegmentMemory {
     this.#counters.evictions++;
     const wasOnProbation = piece.list === this.#probation;
     piece.list!.remove(piece);
-    this.giveBack(piece.bytes!);
+    if (piece.isPart) this.#leave(piece, piece.bytes!.byteLength);
+    else this.giveBack(piece.bytes!);
     piece.bytes = undefined;
     if (wasOnProbation) this.#ghosts.push(piece);
     else this.#forget(piece);
@@ -193,7 +255,7 @@ export class SegmentMemory {
   }
 
   #pieceOf(key: string, index: number): Piece {
-    const chunk = this.#chunks.get(key) ?? { key, pieces: [], count: 0, useRecordedMs: Date.now() };
+    const chunk = this.#chunks.get(key) ?? newChunk(key);
     this.#chunks.set(key, chunk);
     const known = chunk.pieces[index];
     if (known !== undefined) return known;
@@ -201,6 +263,7 @@ export class SegmentMemory {
       chunk,
       index,
       bytes: undefined,
+      isPart: false,
       costBytes: 0,
       readBytes: 0,
       firstReadAt: undefined,
@@ -213,4 +276,8 @@ export class SegmentMemory {
     chunk.count++;
     return piece;
   }
+}
+
+function newChunk(key: string): KeptChunk {
+  return { key, pieces: [], count: 0, held: undefined, parts: 0, unusedBytes: 0, useRecordedMs: Date.now() };
 }

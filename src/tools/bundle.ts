@@ -62,7 +62,9 @@ async function bundle(): Promise<void> {
     platform: 'node',
     logLevel: 'warning',
     // Packages written for CommonJS ask for Node's own modules by this name.
-    banner: { js: "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);" },
+    banner: {
+      js: "import { createRequire as requireFrom } from 'node:module'; const require = requireFrom(import.meta.url);",
+    },
     plugins: [packagesOutside, plainWidths],
   });
 }

@@ -90,12 +90,13 @@ export class ContentCheck {
       if (storedBytes === undefined)
         throw new CorruptStoreError(`The store holds no chunk ${toHex(mac)}`, { details: { mac: toHex(mac) } });
       if (!this.#withData) return undefined;
-      await this.#budget.with(storedBytes + lengthBytes, () =>
-        this.#repository.fetchBlob(id, {
+      await this.#budget.with(storedBytes + lengthBytes, async () => {
+        const plain = await this.#repository.fetchBlob(id, {
           plainBytesMax: lengthBytes,
           decode: (stored) => this.#decoder.decode(stored, { mac, plainBytes: lengthBytes }),
-        }),
-      );
+        });
+        this.#decoder.giveBack?.(plain);
+      });
       return undefined;
     } catch (error) {
       return requireDamage(error);

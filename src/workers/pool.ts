@@ -3,10 +3,10 @@ import type { Worker } from 'node:worker_threads';
 import { Piscina } from 'piscina';
 import type { Decoder, ExpectedChunk } from '../core/decoder.ts';
 import { StoreUnavailableError } from '../core/errors.ts';
-import { INLINE_DECODE_BYTES_MAX } from '../core/limits.ts';
+import { INFLIGHT_MEMORY_BYTES_DEFAULT, INLINE_DECODE_BYTES_MAX } from '../core/limits.ts';
 import { type Outcome, resultOf } from '../core/outcome.ts';
 import { programFile } from '../core/program-file.ts';
-import { SharedBuffers } from '../core/shared-buffers.ts';
+import { SharedArena } from '../core/shared-arena.ts';
 import { type Codec, type CodecParameters, createCodec } from '../kloset/codec/codec.ts';
 import { decodeChecked, requireMac } from './check-chunk.ts';
 import type { ChunkTask } from './message.ts';
@@ -23,26 +23,37 @@ export class PooledDecoder implements Decoder {
   readonly #codec: Codec;
   readonly #pool: Piscina<ChunkTask, Outcome<void>>;
   readonly #inlineBytesMax: number;
-  readonly #buffers = new SharedBuffers();
+  readonly #arena: SharedArena;
   /** Settled once the thread has imported its code, or has ended. */
   readonly #loading = new Map<Worker, Promise<void>>();
 
-  private constructor(codec: Codec, pool: Piscina<ChunkTask, Outcome<void>>, inlineBytesMax: number) {
-    this.#codec = codec;
+  private constructor(parts: {
+    codec: Codec;
+    pool: Piscina<ChunkTask, Outcome<void>>;
+    inlineBytesMax: number;
+    arena: SharedArena;
+  }) {
+    const { pool } = parts;
+    this.#codec = parts.codec;
     this.#pool = pool;
-    this.#inlineBytesMax = inlineBytesMax;
+    this.#inlineBytesMax = parts.inlineBytesMax;
+    this.#arena = parts.arena;
     this.#watchLoading();
     // The next thread is started as soon as this one is out of the list.
     pool.on('workerDestroy', () => queueMicrotask(() => this.#watchLoading()));
   }
 
-  /** `threads`: default one fewer than the machine has cores, since the main thread needs one. */
+  /**
+   * `threads`: default one fewer than the machine has cores, since the main thread needs one. `arena`: what large values are
+   * decoded to.
+   */
   static async start(
     parameters: CodecParameters,
     {
       threads = Math.max(1, availableParallelism() - 1),
       inlineBytesMax = INLINE_DECODE_BYTES_MAX,
-    }: { threads?: number; inlineBytesMax?: number } = {},
+      arena = new SharedArena(INFLIGHT_MEMORY_BYTES_DEFAULT),
+    }: { threads?: number; inlineBytesMax?: number; arena?: SharedArena } = {},
   ): Promise<PooledDecoder> {
     // First: if it fails here it fails in the threads, and no pool is left behind.
     const codec = await createCodec(parameters);
@@ -58,7 +69,7 @@ export class PooledDecoder implements Decoder {
     });
     // A thread that dies is replaced, and the task it had is rejected: nothing more is to be done here.
     pool.on('error', () => {});
-    return new PooledDecoder(codec, pool, inlineBytesMax);
+    return new PooledDecoder({ codec, pool, inlineBytesMax, arena });
   }
 
   /** Values that wait for a thread. */
@@ -72,14 +83,17 @@ export class PooledDecoder implements Decoder {
       decodeChecked(this.#codec, stored, target, mac);
       return target;
     }
-    const target = this.#buffers.take(plainBytes);
+    const target = this.#arena.take(plainBytes);
     // A copy of the MAC: a view would drag its whole buffer to the worker.
-    resultOf(await this.#run({ stored, target, mac: mac.slice() }, isGuess));
+    const outcome = await this.#run({ stored, target, mac: mac.slice() }, isGuess);
+    // Not where the thread has died: it may have been writing to it.
+    if (!('value' in outcome)) this.#arena.give(target);
+    resultOf(outcome);
     return target;
   }
 
   giveBack(plain: Uint8Array): void {
-    this.#buffers.give(plain);
+    this.#arena.give(plain);
   }
 
   async verify(plain: Uint8Array, mac: Uint8Array): Promise<void> {
