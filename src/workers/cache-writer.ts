@@ -56,11 +56,11 @@ export class ThreadedChunkWriter implements ChunkWriter {
       workerData: this.#settings,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
     });
-    // A server that has ended does not wait for its cache.
-    thread.unref();
     thread.on('message', (reply: WriteReply) => this.#settle(reply));
     thread.on('error', (error) => this.#fail(thread, error));
     thread.on('exit', () => this.#fail(thread, new Error('the thread that writes has ended')));
+    // A server that has ended does not wait for its cache. Last: who listens to messages waits for them.
+    thread.unref();
     return thread;
   }
 
