@@ -10,7 +10,9 @@ const count = { unit: '', better: 'neither' } as const;
 export const metrics = {
   'first-query': { title: 'first query: from the first command to a row', ...seconds },
   'first-query-bytes': { title: '- bytes of the store read until then', ...bytes },
+  'first-query-needed': { title: '- of these, whole chunks that had to be read: with `--no-warm`', ...bytes },
   'first-query-requests': { title: '- requests to the store until then', ...count },
+  'first-query-key': { title: '- of it, making the key of the passphrase, measured alone', ...seconds },
   'first-query-memory': { title: '- resident memory, most', ...bytes },
   'first-query-cpu': { title: '- CPU time', ...seconds },
   'lookups-cold': { title: '1,000 index lookups after the first query, cold', ...seconds },
@@ -21,6 +23,7 @@ export const metrics = {
   'sum-abalance': { title: '`select sum(abalance)`, cold', ...throughput },
   'copy-files': { title: 'every file once: nbdcopy, cold', ...throughput },
   'copy-memory': { title: '- resident memory, most', ...bytes },
+  'memory-beyond': { title: '- of that, beyond caches + in flight + 150 MiB + 100 bytes an entry', ...bytes },
   'copy-cpu': { title: '- CPU time', ...seconds },
   'copy-noise': { title: 'every file once, data that does not compress', ...throughput },
   'chunk-alone': { title: 'one chunk alone, fetch and decode in one process', unit: 'ms', better: 'less' },
@@ -31,7 +34,6 @@ export const metrics = {
   'tps-write': { title: 'pgbench, read-write', ...rate },
   'overlay-growth': { title: '- growth of the overlay for each transaction', ...bytes },
   'tps-memory': { title: '- resident memory, most', ...bytes },
-  'memory-beyond': { title: '- of that, beyond caches + in flight + 150 MiB + 100 bytes an entry', ...bytes },
   'chunks-twice': { title: 'chunks fetched twice, in all of the above', unit: '', better: 'less' },
 } as const satisfies Readonly<Record<string, Metric>>;
 

@@ -52,6 +52,8 @@ export function renderSummary(results: Results): string {
 /** Rows that belong to one above them and are in the summary all the same. */
 const summarised: readonly MetricId[] = [
   'first-query-bytes',
+  'first-query-needed',
+  'first-query-key',
   'lookups-warm',
   'lookups-disk',
   'overlay-growth',

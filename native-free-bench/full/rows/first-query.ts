@@ -2,9 +2,13 @@
 import { spawn } from 'node:child_process';
 import { chmodSync, mkdirSync, readdirSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { newReadCounters } from '../../../src/core/counters.ts';
 import { GiB, MiB } from '../../../src/core/units.ts';
+import { deriveKey } from '../../../src/kloset/codec/key-derivation.ts';
+import { type KeySource, Repository } from '../../../src/kloset/repository.ts';
 import { mustRun, runCli } from '../../../test/support/cli.ts';
 import { type Cleanup, temporaryFolder } from '../../../test/support/fixtures.ts';
+import { storeAt } from '../../../test/support/kloset.ts';
 import { commandPath, findCommand } from '../../../test/support/requires.ts';
 import { type Bench, type BenchStore, firstQuery, note, withCleanup } from '../bench.ts';
 import type { MetricId } from '../metrics.ts';
@@ -55,6 +59,40 @@ export async function measureFirstQuery(
       }
     }
   }
+  if (only.includes('kloset-nbd')) note(bench, store, 'kloset-nbd', await whatItTakes(bench, store));
+}
+
+/** What no way round could save: whole chunks, and the key. */
+async function whatItTakes(bench: Bench, store: BenchStore): Promise<Values> {
+  if (store.distant !== undefined) return {};
+  const bytes = await withCleanup(async (cleanup) => {
+    const options = ['--no-warm'];
+    return (await serveAndAsk(bench, store, { cacheDirectory: temporaryFolder(cleanup), options }, cleanup))[
+      'first-query-bytes'
+    ]!;
+  });
+  const keySeconds = await timeKey(store);
+  return { 'first-query-needed': bytes, ...(keySeconds === undefined ? {} : { 'first-query-key': keySeconds }) };
+}
+
+/** Undefined for a store without a passphrase. */
+async function timeKey({ directory, passphrase }: BenchStore): Promise<number | undefined> {
+  if (passphrase === undefined) return undefined;
+  let seconds: number | undefined;
+  const store = storeAt(directory);
+  const keys: KeySource = {
+    passphrase: async () => Buffer.from(passphrase),
+    async deriveKey(...given) {
+      const begin = performance.now();
+      const key = await deriveKey(...given);
+      seconds = (performance.now() - begin) / 1000;
+      return key;
+    },
+  };
+  const repository = await Repository.open(store, { counters: newReadCounters(), keys });
+  await repository.close();
+  await store.close();
+  return seconds;
 }
 
 function firstQueryBy(contestant: Contestant, setting: string): string {

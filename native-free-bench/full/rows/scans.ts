@@ -22,8 +22,8 @@ const MEMORY_PER_ENTRY_BYTES = 100;
 /** The defaults of `--cache-memory` and `--inflight-memory`. */
 const CACHE_AND_INFLIGHT_BYTES = (256 + 128) * MiB;
 
-/** Of data that does not compress. */
-const NOISE_BYTES = GiB / 2;
+/** Of data that does not compress: enough that what a start takes does not count for much. */
+const NOISE_BYTES = GiB;
 
 /** Distant stores are left out: a `plakar cat` of all files takes minutes there. */
 export async function measureScans(bench: Bench, store: BenchStore): Promise<void> {
