@@ -67,8 +67,12 @@ export interface SourceWatcher {
 /** Cache of decoded metadata, bytes. */
 const METADATA_CACHE_BYTES_MAX = 16 * MiB;
 
-/** The part of the cache's memory for chunks on their way: being decoded, being written to disk. Bytes. */
-const ON_THE_WAY_BYTES_MAX = 64 * MiB;
+/**
+ * The parts of the cache's memory for chunks on their way, bytes: as they are stored, and while they are decoded or written to
+ * disk.
+ */
+const STORED_BYTES_MAX = 16 * MiB;
+const DECODING_BYTES_MAX = 64 * MiB;
 
 /** The share of memory for decoded chunks that may hold what nobody has read yet: half of what new ones pass through. */
 const READ_AHEAD_SHARE = 1 / 8;
@@ -154,8 +158,9 @@ export class OpenStore {
     const repository = await Repository.open(store, { ...options, counters });
     closers.add(() => repository.close());
     const listing = await listSnapshots(repository);
-    const onTheWayBytesMax = Math.min(ON_THE_WAY_BYTES_MAX, options.cacheBytesMax / 4);
-    const arena = new SharedArena(options.cacheBytesMax);
+    const arenaBytes = options.cacheBytesMax - Math.min(STORED_BYTES_MAX, options.cacheBytesMax / 16);
+    const decodingBytes = Math.min(DECODING_BYTES_MAX, options.cacheBytesMax / 4);
+    const arena = new SharedArena(arenaBytes);
     const decoder = await PooledDecoder.start(repository.codecParameters, { arena });
     closers.add(() => decoder.close());
     const budget = new ByteBudget(options.inflightBytesMax);
@@ -167,7 +172,7 @@ export class OpenStore {
     closers.add(() => metadataChunks.close());
     const cacheCounters = newCacheCounters();
     const disk = await openChunkDisk(repository.cache, cacheCounters, options);
-    const tiers = { bytesMax: options.cacheBytesMax - onTheWayBytesMax, disk, counters: cacheCounters, arena };
+    const tiers = { bytesMax: arenaBytes - decodingBytes, disk, counters: cacheCounters, arena };
     const contentChunks = new ChunkCache(foreign ?? native, tiers);
     closers.add(() => contentChunks.close());
     const keptBytesMax = disk === undefined ? options.cacheBytesMax * KEPT_SHARE : options.cacheDiskBytesMax!;
