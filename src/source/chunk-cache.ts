@@ -85,9 +85,8 @@ export class ChunkCache implements ChunkStore {
       if (this.#readNow(chunk, key, 0, plain)) return plain;
     }
     return this.#join(key, chunk, options, (plain, fetch) => {
-      fetch.held!.hold(); // For good: whoever has the bytes never gives them back.
       this.#countRead(key, fetch, 0, plain.byteLength);
-      return plain;
+      return ownMemory(plain);
     });
   }
 
@@ -379,4 +378,12 @@ interface JoinOptions extends ChunkOptions {
 
 function keyOf({ mac, lengthBytes }: ChunkRef): string {
   return `${toHex(mac)}:${lengthBytes}`;
+}
+
+/** The same bytes in memory that nobody uses again: whoever has them never gives them back. */
+function ownMemory(plain: Uint8Array): Uint8Array {
+  if (!(plain.buffer instanceof SharedArrayBuffer)) return plain;
+  const copy = new Uint8Array(plain.byteLength);
+  copyBytes(plain, copy);
+  return copy;
 }

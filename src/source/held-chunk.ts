@@ -18,7 +18,8 @@ export class HeldChunk {
   /** What it takes of memory. */
   get heldBytes(): number {
     const { buffer, byteLength } = this.plain;
-    return buffer instanceof SharedArrayBuffer ? roundUp(byteLength, ARENA_UNIT_BYTES) : buffer.byteLength;
+    const isInArena = buffer instanceof SharedArrayBuffer && buffer.byteLength > roundUp(byteLength, ARENA_UNIT_BYTES);
+    return isInArena ? roundUp(byteLength, ARENA_UNIT_BYTES) : buffer.byteLength;
   }
 
   hold(): this {

@@ -86,6 +86,28 @@ describe('a chunk that several wait for', () => {
   });
 });
 
+describe('memory that is used again', () => {
+  it('is given back when nobody needs it, and never to those who keep what they have got', async () => {
+    const shared = new Uint8Array(new SharedArrayBuffer(3));
+    shared.set(plain);
+    const givenBack: Uint8Array[] = [];
+    const upstream: ChunkStore = {
+      get: async () => shared,
+      giveBack: (bytes) => void givenBack.push(bytes),
+      close: async () => {},
+    };
+    const cache = new ChunkCache(upstream, { bytesMax: 1000 });
+    const got = await cache.get(chunk);
+    await setImmediate();
+    await cache.readInto(chunk, 0, new Uint8Array(3));
+    await setImmediate();
+    expect(givenBack).toEqual([shared]);
+    shared.fill(9);
+    expect(got).toEqual(plain);
+    await cache.close();
+  });
+});
+
 describe('a chunk that has come', () => {
   it('is there for others before it is kept, and is fetched once', async () => {
     const upstream = new HeldStore();
