@@ -17,11 +17,6 @@ export class SharedBuffers {
   /** The one given back last at the end. */
   readonly #kept: SharedArrayBuffer[] = [];
   #keptBytes = 0;
-  readonly #keptBytesMax: number;
-
-  constructor(keptBytesMax = KEPT_BYTES_MAX) {
-    this.#keptBytesMax = keptBytesMax;
-  }
 
   /** `length` bytes of any content; the caller gives them back when nobody reads them any more. */
   take(length: number): Uint8Array<SharedArrayBuffer> {
@@ -36,7 +31,7 @@ export class SharedBuffers {
   give({ buffer }: Uint8Array): void {
     if (!(buffer instanceof SharedArrayBuffer)) return;
     const size = buffer.byteLength;
-    if (size < KEPT_EACH_BYTES_MIN || this.#keptBytes + size > this.#keptBytesMax) return;
+    if (size < KEPT_EACH_BYTES_MIN || this.#keptBytes + size > KEPT_BYTES_MAX) return;
     this.#kept.push(buffer);
     this.#keptBytes += size;
   }

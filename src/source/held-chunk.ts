@@ -18,8 +18,8 @@ export class HeldChunk {
   /** What it takes of memory. */
   get heldBytes(): number {
     const { buffer, byteLength } = this.plain;
-    const isInArena = buffer instanceof SharedArrayBuffer && buffer.byteLength > roundUp(byteLength, ARENA_UNIT_BYTES);
-    return isInArena ? roundUp(byteLength, ARENA_UNIT_BYTES) : buffer.byteLength;
+    const inArenaBytes = roundUp(byteLength, ARENA_UNIT_BYTES);
+    return buffer instanceof SharedArrayBuffer ? Math.min(buffer.byteLength, inArenaBytes) : buffer.byteLength;
   }
 
   hold(): this {

@@ -59,12 +59,12 @@ export async function measureFirstQuery(
       }
     }
   }
-  if (only.includes('kloset-nbd')) note(bench, store, 'kloset-nbd', await whatItTakes(bench, store));
+  if (only.includes('kloset-nbd') && store.distant === undefined)
+    note(bench, store, 'kloset-nbd', await whatItTakes(bench, store));
 }
 
 /** What no way round could save: whole chunks, and the key. */
 async function whatItTakes(bench: Bench, store: BenchStore): Promise<Values> {
-  if (store.distant !== undefined) return {};
   const bytes = await withCleanup(async (cleanup) => {
     const options = ['--no-warm'];
     return (await serveAndAsk(bench, store, { cacheDirectory: temporaryFolder(cleanup), options }, cleanup))[
