@@ -5,14 +5,14 @@ import type { ReadCounters } from '../core/counters.ts';
 import { deriveFileKey } from '../core/derived-key.ts';
 import { CorruptStoreError, exitCodes, type KlosetNbdError, StoreUnavailableError, UserError } from '../core/errors.ts';
 import { type Log, silentLog } from '../core/log.ts';
-import { equalBytes, toHex } from '../core/mac.ts';
+import { toHex } from '../core/mac.ts';
 import type { Progress } from '../core/progress.ts';
 import { SharedBuffers } from '../core/shared-buffers.ts';
 import { orStopped } from '../core/stop.ts';
 import { located, notHeld } from './blob-errors.ts';
 import type { BlobLocation } from './blob-index.ts';
 import type { BlobId, BlobReplica, ReplicaPlace } from './blob-replica.ts';
-import { blake3, type Codec, type CodecParameters, createCodec } from './codec/codec.ts';
+import { blake3, type Codec, type CodecParameters, createCodec, requireMac } from './codec/codec.ts';
 import { parseConfig, type StoreConfig } from './config.ts';
 import { checkEnvelope } from './envelope.ts';
 import { envelopeHeader, NAMED_AT_RANDOM, resourceTypes } from './format.ts';
@@ -241,7 +241,7 @@ export class Repository {
 
   /** Throws CorruptStoreError unless `plain` has that MAC. */
   requireMac(plain: Uint8Array, mac: Uint8Array): void {
-    if (!equalBytes(this.#codec.mac(plain), mac)) throw new CorruptStoreError('its MAC does not match its content');
+    requireMac(this.#codec, plain, mac);
   }
 
   /** Stored bytes of a blob at its first location: for budgets. Undefined if the store does not hold it. */

@@ -67,7 +67,10 @@ async function verify({ withData, ...request }: VerifyRequest, closers: Closers)
   const repository = await Repository.open(request.store, { counters, keys, ignoreDamaged, log, progress });
   closers.add(() => repository.close());
   const { chosen, lost } = await choose(repository, request.selectors);
-  const decoder = await PooledDecoder.start(repository.codecParameters, { threads: availableParallelism() });
+  const decoder = await PooledDecoder.start(
+    { ...repository.codecParameters, isStrict: true },
+    { threads: availableParallelism() },
+  );
   closers.add(() => decoder.close());
   const budget = new ByteBudget(INFLIGHT_MEMORY_BYTES_DEFAULT);
   const chunks = new KlosetChunkStore({ repository, decoder, budget, counters });

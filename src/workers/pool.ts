@@ -7,8 +7,7 @@ import { INFLIGHT_MEMORY_BYTES_DEFAULT, INLINE_DECODE_BYTES_MAX } from '../core/
 import { type Outcome, resultOf } from '../core/outcome.ts';
 import { programFile } from '../core/program-file.ts';
 import { SharedArena } from '../core/shared-arena.ts';
-import { type Codec, type CodecParameters, createCodec } from '../kloset/codec/codec.ts';
-import { decodeChecked, requireMac } from './check-chunk.ts';
+import { type Codec, type CodecParameters, createCodec, requireMac } from '../kloset/codec/codec.ts';
 import type { ChunkTask } from './message.ts';
 import { queued, WantedFirstQueue } from './wanted-first-queue.ts';
 
@@ -80,7 +79,7 @@ export class PooledDecoder implements Decoder {
   async decode(stored: Uint8Array, { mac, plainBytes, isGuess }: ExpectedChunk): Promise<Uint8Array> {
     if (plainBytes <= this.#inlineBytesMax) {
       const target = new Uint8Array(plainBytes);
-      decodeChecked(this.#codec, stored, target, mac);
+      this.#codec.decodeChecked(stored, target, mac);
       return target;
     }
     const target = this.#arena.take(plainBytes);

@@ -1,8 +1,9 @@
 /** The kernels in WebAssembly and their twins in TypeScript do the same with every input, malformed ones included. */
 import fc from 'fast-check';
-import { beforeAll, expect, test } from 'vitest';
+import { beforeAll, describe, expect, test } from 'vitest';
 import { CorruptStoreError } from '../../src/core/errors.ts';
 import { toHex } from '../../src/core/mac.ts';
+import { MiB } from '../../src/core/units.ts';
 import { createKernels, type Kernels } from '../../src/kloset/codec/kernels.ts';
 import { compressLz4Block, randomBytesOf } from '../unit/kloset/codec/store-writer.ts';
 
@@ -113,6 +114,71 @@ test('xxHash32', () => {
   // Of the specification's reference implementation.
   expect(wasm.xxh32(new Uint8Array(0))).toBe(0x02cc5d05);
   expect(twin.xxh32(Buffer.from('Nobody inspects the spammish repetition'))).toBe(0xe2293b2f);
+});
+
+test('XOR, at every length, with what lies behind left alone', () => {
+  for (let length = 0; length <= 100; length++) {
+    const [a, b] = [randomBytesOf(length, length), randomBytesOf(length + 1, length)];
+    const [ofWasm, ofTwin] = [wasm, twin].map(({ xor }) => {
+      const around = randomBytesOf(3, length + 40);
+      xor(a, b, around.subarray(0, length));
+      return toHex(around);
+    });
+    expect(ofWasm).toBe(ofTwin);
+    expect(ofTwin!.slice(2 * length)).toBe(toHex(randomBytesOf(3, length + 40)).slice(2 * length));
+  }
+});
+
+describe('in the workspace', () => {
+  test('the same is done as elsewhere, and nothing outside of it is written', () => {
+    fc.assert(
+      fc.property(madeUpBlock, fc.nat(3000), fc.nat(70), (block, room, behind) => {
+        const outside = randomBytesOf(1, room + behind);
+        const { inner, plain } = wasm.workspace(block.byteLength, room + behind)!;
+        inner.set(block);
+        plain.set(outside);
+        const decode = (from: Uint8Array, bytes: Uint8Array) => {
+          try {
+            return wasm.decodeLz4Block(from, { bytes, start: Math.min(20, room), end: room, history: 0 });
+          } catch {
+            return undefined;
+          }
+        };
+        const stop = decode(inner, plain);
+        const digest = toHex(wasm.blake3!(plain.subarray(0, stop), undefined));
+        const made = toHex(plain.subarray(0, stop ?? 0));
+        expect(toHex(inner)).toBe(toHex(block));
+        // Now with bytes of the caller's, which are copied.
+        expect(decode(block, outside)).toBe(stop);
+        if (stop === undefined) return;
+        expect(toHex(outside.subarray(0, stop))).toBe(made);
+        expect(toHex(wasm.blake3!(outside.subarray(0, stop), undefined))).toBe(digest);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
+  test('XOR and BLAKE3, at lengths around blocks, chunks and windows', () => {
+    const key = randomBytesOf(8, 32);
+    for (const length of [0, 1, 63, 64, 65, 1023, 1024, 1025, 16_384, 65_535, 65_536, 65_537, 200_001, 1_048_576]) {
+      const data = randomBytesOf(length, length);
+      const { plain } = wasm.workspace(10, length)!;
+      plain.set(data);
+      expect(toHex(wasm.blake3!(plain, key)), `${length} bytes`).toBe(toHex(wasm.blake3!(data, key)));
+      const part = Math.min(length, 65_536);
+      const keystream = randomBytesOf(9, part);
+      const expected = new Uint8Array(part);
+      twin.xor(data.subarray(0, part), keystream, expected);
+      wasm.xor(data.subarray(0, part), keystream, plain.subarray(0, part));
+      expect(Buffer.compare(plain.subarray(0, part), expected)).toBe(0);
+      expect(Buffer.compare(plain.subarray(part), data.subarray(part))).toBe(0);
+    }
+  });
+
+  test('there is none for what is too large, and none without WebAssembly', () => {
+    expect(wasm.workspace(9 * MiB, 9 * MiB)).toBeUndefined();
+    expect(twin.workspace(1, 1)).toBeUndefined();
+  });
 });
 
 test('POLYVAL', () => {

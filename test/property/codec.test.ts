@@ -33,12 +33,17 @@ const combinations: Combination[] = compressions.flatMap((compression) =>
   ),
 );
 
-function codecOf({ compression, encryption, kernels }: Combination, hashing: 'BLAKE3' | 'SHA256'): Promise<Codec> {
+function codecOf(
+  { compression, encryption, kernels }: Combination,
+  hashing: 'BLAKE3' | 'SHA256',
+  isStrict = false,
+): Promise<Codec> {
   const keyObject = createSecretKey(key);
   const parameters: CodecParameters = {
     hashing,
     macKey: keyObject,
     compression,
+    isStrict,
     encryption: encryption && { ...encryption, dataAlgorithm: 'AES256-GCM-SIV', key: keyObject },
   };
   return createCodec(parameters, { kernels });
@@ -64,18 +69,24 @@ function outcome(decode: () => Uint8Array): Uint8Array | 'corrupt' {
   }
 }
 
-/** Decodes into the middle of a larger buffer, whose margins must stay as they were. */
-function decodeBetweenMargins(codec: Codec, stored: Uint8Array, plainBytes: number): Uint8Array {
+/** Decodes what should become `expected` into the middle of a larger buffer, whose margins must stay as they were. */
+function decodeBetweenMargins(
+  codec: Codec,
+  stored: Uint8Array,
+  expected: Uint8Array,
+  plainBytes = expected.byteLength,
+): Uint8Array {
   const margin = 64;
   const around = new Uint8Array(new SharedArrayBuffer(plainBytes + 2 * margin)).fill(0xa5);
   const target = around.subarray(margin, margin + plainBytes);
+  const mac = codec.mac(expected);
   const decoded = outcome(() => {
-    codec.decodeInto(stored, target);
+    codec.decodeChecked(stored, target, mac);
     return target;
   });
   const margins = [...around.subarray(0, margin), ...around.subarray(margin + plainBytes)];
   expect(margins.every((byte) => byte === 0xa5)).toBe(true);
-  if (decoded === 'corrupt') throw new CorruptStoreError('as decodeInto said');
+  if (decoded === 'corrupt') throw new CorruptStoreError('as decodeChecked said');
   return decoded;
 }
 
@@ -95,11 +106,11 @@ describe.each(combinations)('$compression, $encryption.subKeyAlgorithm, $kernels
       fc.property(plainBytes, fc.nat(10_000), (plain, seed) => {
         const stored = encode(plain, combination, seed);
         expect(Buffer.compare(codec.decode(stored, plain.byteLength), plain)).toBe(0);
-        expect(Buffer.compare(decodeBetweenMargins(codec, stored, plain.byteLength), plain)).toBe(0);
-        expect(outcome(() => decodeBetweenMargins(codec, stored, plain.byteLength + 1))).toBe('corrupt');
+        expect(Buffer.compare(decodeBetweenMargins(codec, stored, plain), plain)).toBe(0);
+        expect(outcome(() => decodeBetweenMargins(codec, stored, plain, plain.byteLength + 1))).toBe('corrupt');
         if (plain.byteLength > 0) {
           expect(outcome(() => codec.decode(stored, plain.byteLength - 1))).toBe('corrupt');
-          expect(outcome(() => decodeBetweenMargins(codec, stored, plain.byteLength - 1))).toBe('corrupt');
+          expect(outcome(() => decodeBetweenMargins(codec, stored, plain, plain.byteLength - 1))).toBe('corrupt');
         }
       }),
       { numRuns: 30 },
@@ -118,7 +129,7 @@ describe.each(combinations)('$compression, $encryption.subKeyAlgorithm, $kernels
     for (let length = 0; length < stored.byteLength; length++) {
       const cut = stored.slice(0, length);
       expect(
-        outcome(() => decodeBetweenMargins(codec, cut, sample.byteLength)),
+        outcome(() => decodeBetweenMargins(codec, cut, sample)),
         `cut at ${length}`,
       ).toBe('corrupt');
       // Without a length only the MAC shows a cut between segments, or in a value that is stored as it is.
@@ -129,21 +140,23 @@ describe.each(combinations)('$compression, $encryption.subKeyAlgorithm, $kernels
 
   test('any byte changed', async () => {
     const codec = await codecOf(combination, 'BLAKE3');
+    const strict = await codecOf(combination, 'BLAKE3', true);
     const stored = encode(sample, combination);
     for (let at = 0; at < stored.byteLength; at++) {
       for (const change of [0x01, 0x80, 0xff]) {
-        const changed = stored.slice();
+        const changed = new Uint8Array(stored); // A Buffer's `slice` would be the same bytes.
         changed[at]! ^= change;
-        for (const decoded of [
-          outcome(() => codec.decode(changed, sample.byteLength)),
-          outcome(() => decodeBetweenMargins(codec, changed, sample.byteLength)),
-        ]) {
-          // Bytes that carry nothing exist: gzip's time stamp, zstd's window size. They must then change nothing.
-          if (decoded === 'corrupt') continue;
+        const name = `byte ${at} ^ ${change}`;
+        // Bytes that carry nothing exist: gzip's time stamp, zstd's window size. They must then change nothing.
+        const withMac = outcome(() => decodeBetweenMargins(codec, changed, sample));
+        if (withMac !== 'corrupt') expect(Buffer.compare(withMac, sample), name).toBe(0);
+        const decoded = outcome(() => codec.decode(changed, sample.byteLength));
+        if (decoded !== 'corrupt') {
           const same = Buffer.compare(decoded, sample) === 0;
-          expect(toHex(codec.mac(decoded)) === toHex(codec.mac(sample)), `byte ${at} ^ ${change}`).toBe(same);
-          if (combination.encryption !== undefined) expect.unreachable(`byte ${at} ^ ${change} of an encrypted value`);
+          expect(toHex(codec.mac(decoded)) === toHex(codec.mac(sample)), name).toBe(same);
         }
+        const strictly = outcome(() => decodeBetweenMargins(strict, changed, sample));
+        if (combination.encryption !== undefined) expect([decoded, strictly], name).toEqual(['corrupt', 'corrupt']);
       }
     }
   });
@@ -154,7 +167,7 @@ describe.each(combinations)('$compression, $encryption.subKeyAlgorithm, $kernels
       fc.property(fc.uint8Array({ maxLength: 400 }), fc.nat(300), (stored, length) => {
         const decoded = outcome(() => codec.decode(stored, length));
         if (decoded !== 'corrupt') expect(decoded.byteLength).toBeLessThanOrEqual(length);
-        outcome(() => decodeBetweenMargins(codec, stored, length));
+        expect(outcome(() => decodeBetweenMargins(codec, stored, new Uint8Array(0), length || 1))).toBe('corrupt');
       }),
       { numRuns: 200 },
     );
@@ -171,7 +184,7 @@ test.each(['LZ4', 'GZIP', 'ZSTD'] as const)(
     expect(bomb.byteLength).toBeLessThan(2 * MiB);
     const before = process.memoryUsage().arrayBuffers;
     expect(outcome(() => codec.decode(bomb, 1 * MiB))).toBe('corrupt');
-    expect(outcome(() => decodeBetweenMargins(codec, bomb, 1 * MiB))).toBe('corrupt');
+    expect(outcome(() => decodeBetweenMargins(codec, bomb, zeroes, 1 * MiB))).toBe('corrupt');
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(24 * MiB);
   },
 );

@@ -4,7 +4,7 @@ import { newReadCounters, type ReadCounters } from '../../src/core/counters.ts';
 import type { Decoder } from '../../src/core/decoder.ts';
 import { entryName, type SnapshotTree } from '../../src/core/snapshot-tree.ts';
 import { MiB } from '../../src/core/units.ts';
-import { createCodec } from '../../src/kloset/codec/codec.ts';
+import { createCodec, requireMac } from '../../src/kloset/codec/codec.ts';
 import { deriveKey } from '../../src/kloset/codec/key-derivation.ts';
 import { LocalStore } from '../../src/kloset/local-store.ts';
 import { PtarStore } from '../../src/kloset/ptar-store.ts';
@@ -15,7 +15,6 @@ import { ChunkCache } from '../../src/source/chunk-cache.ts';
 import { KlosetChunkStore } from '../../src/source/kloset-chunk-store.ts';
 import { KlosetSource } from '../../src/source/kloset-source.ts';
 import type { WalkOptions } from '../../src/source/snapshot-walk.ts';
-import { decodeChecked, requireMac } from '../../src/workers/check-chunk.ts';
 import { PooledDecoder } from '../../src/workers/pool.ts';
 
 export interface OpenedStore extends SnapshotListing {
@@ -71,7 +70,7 @@ async function decoderInThread({ codecParameters }: Repository): Promise<Decoder
   return {
     async decode(stored, { mac, plainBytes }) {
       const target = new Uint8Array(plainBytes);
-      decodeChecked(codec, stored, target, mac);
+      codec.decodeChecked(stored, target, mac);
       return target;
     },
     verify: async (plain, mac) => requireMac(codec, plain, mac),

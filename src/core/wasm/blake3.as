@@ -16,17 +16,6 @@ const CHUNK_END: u32 = 2;
 const PARENT: u32 = 4;
 const ROOT: u32 = 8;
 
-/** Round by round, where each of the 16 message words is taken from: byte offsets into BLAKE3_MESSAGE. */
-const SCHEDULE = memory.data<u16>([
-  0, 16, 32, 48, 64, 80, 96, 112, 128, 144, 160, 176, 192, 208, 224, 240,
-  32, 96, 48, 160, 112, 0, 64, 208, 16, 176, 192, 80, 144, 224, 240, 128,
-  48, 64, 160, 192, 208, 32, 112, 224, 96, 80, 144, 0, 176, 240, 128, 16,
-  160, 112, 192, 144, 224, 48, 208, 240, 64, 0, 176, 32, 80, 128, 16, 96,
-  192, 208, 144, 176, 240, 160, 224, 128, 112, 32, 80, 48, 0, 16, 96, 64,
-  144, 224, 176, 80, 128, 192, 240, 16, 208, 48, 0, 160, 32, 96, 64, 112,
-  176, 240, 80, 0, 16, 144, 128, 96, 224, 160, 32, 192, 48, 64, 112, 208,
-]);
-
 /** Flags of every compression: keyed mode or none. */
 let modeFlags: u32 = 0;
 let chunksDone: u32 = 0;
@@ -39,14 +28,14 @@ function add(a: v128, b: v128): v128 {
 }
 // @ts-ignore: a decorator on a function
 @inline
-function word(schedule: usize, index: usize): v128 {
-  return v128.load(load<u16>(schedule + 2 * index), BLAKE3_MESSAGE);
+function message(index: usize): v128 {
+  return v128.load(BLAKE3_MESSAGE + 16 * index);
 }
 // @ts-ignore: a decorator on a function
 @inline
 function rotate16(x: v128, y: v128): v128 {
   const v = v128.xor(x, y);
-  return i8x16.shuffle(v, v, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13);
+  return i8x16.swizzle(v, i8x16(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
 }
 // @ts-ignore: a decorator on a function
 @inline
@@ -58,7 +47,7 @@ function rotate12(x: v128, y: v128): v128 {
 @inline
 function rotate8(x: v128, y: v128): v128 {
   const v = v128.xor(x, y);
-  return i8x16.shuffle(v, v, 1, 2, 3, 0, 5, 6, 7, 4, 9, 10, 11, 8, 13, 14, 15, 12);
+  return i8x16.swizzle(v, i8x16(1, 2, 3, 0, 5, 6, 7, 4, 9, 10, 11, 8, 13, 14, 15, 12));
 }
 // @ts-ignore: a decorator on a function
 @inline
@@ -96,29 +85,124 @@ function compress(p0: usize, p1: usize, p2: usize, p3: usize, counters: v128, bl
   // Word 13 would be the counter's upper half: above four TiB in one value only.
   let d0 = counters, d1 = i32x4.splat(0), d2 = i32x4.splat(blockBytes), d3 = i32x4.splat(modeFlags | flags);
 
-  for (let schedule: usize = SCHEDULE; schedule < SCHEDULE + 224; schedule += 32) {
-    a0 = add(add(a0, b0), word(schedule, 0)); a1 = add(add(a1, b1), word(schedule, 2));
-    a2 = add(add(a2, b2), word(schedule, 4)); a3 = add(add(a3, b3), word(schedule, 6));
-    d0 = rotate16(d0, a0); d1 = rotate16(d1, a1); d2 = rotate16(d2, a2); d3 = rotate16(d3, a3);
-    c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
-    b0 = rotate12(b0, c0); b1 = rotate12(b1, c1); b2 = rotate12(b2, c2); b3 = rotate12(b3, c3);
-    a0 = add(add(a0, b0), word(schedule, 1)); a1 = add(add(a1, b1), word(schedule, 3));
-    a2 = add(add(a2, b2), word(schedule, 5)); a3 = add(add(a3, b3), word(schedule, 7));
-    d0 = rotate8(d0, a0); d1 = rotate8(d1, a1); d2 = rotate8(d2, a2); d3 = rotate8(d3, a3);
-    c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
-    b0 = rotate7(b0, c0); b1 = rotate7(b1, c1); b2 = rotate7(b2, c2); b3 = rotate7(b3, c3);
+  a0 = add(add(a0, b0), message(0)); a1 = add(add(a1, b1), message(2)); a2 = add(add(a2, b2), message(4)); a3 = add(add(a3, b3), message(6));
+  d0 = rotate16(d0, a0); d1 = rotate16(d1, a1); d2 = rotate16(d2, a2); d3 = rotate16(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate12(b0, c0); b1 = rotate12(b1, c1); b2 = rotate12(b2, c2); b3 = rotate12(b3, c3);
+  a0 = add(add(a0, b0), message(1)); a1 = add(add(a1, b1), message(3)); a2 = add(add(a2, b2), message(5)); a3 = add(add(a3, b3), message(7));
+  d0 = rotate8(d0, a0); d1 = rotate8(d1, a1); d2 = rotate8(d2, a2); d3 = rotate8(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate7(b0, c0); b1 = rotate7(b1, c1); b2 = rotate7(b2, c2); b3 = rotate7(b3, c3);
+  a0 = add(add(a0, b1), message(8)); a1 = add(add(a1, b2), message(10)); a2 = add(add(a2, b3), message(12)); a3 = add(add(a3, b0), message(14));
+  d3 = rotate16(d3, a0); d0 = rotate16(d0, a1); d1 = rotate16(d1, a2); d2 = rotate16(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate12(b1, c2); b2 = rotate12(b2, c3); b3 = rotate12(b3, c0); b0 = rotate12(b0, c1);
+  a0 = add(add(a0, b1), message(9)); a1 = add(add(a1, b2), message(11)); a2 = add(add(a2, b3), message(13)); a3 = add(add(a3, b0), message(15));
+  d3 = rotate8(d3, a0); d0 = rotate8(d0, a1); d1 = rotate8(d1, a2); d2 = rotate8(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate7(b1, c2); b2 = rotate7(b2, c3); b3 = rotate7(b3, c0); b0 = rotate7(b0, c1);
 
-    a0 = add(add(a0, b1), word(schedule, 8)); a1 = add(add(a1, b2), word(schedule, 10));
-    a2 = add(add(a2, b3), word(schedule, 12)); a3 = add(add(a3, b0), word(schedule, 14));
-    d3 = rotate16(d3, a0); d0 = rotate16(d0, a1); d1 = rotate16(d1, a2); d2 = rotate16(d2, a3);
-    c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
-    b1 = rotate12(b1, c2); b2 = rotate12(b2, c3); b3 = rotate12(b3, c0); b0 = rotate12(b0, c1);
-    a0 = add(add(a0, b1), word(schedule, 9)); a1 = add(add(a1, b2), word(schedule, 11));
-    a2 = add(add(a2, b3), word(schedule, 13)); a3 = add(add(a3, b0), word(schedule, 15));
-    d3 = rotate8(d3, a0); d0 = rotate8(d0, a1); d1 = rotate8(d1, a2); d2 = rotate8(d2, a3);
-    c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
-    b1 = rotate7(b1, c2); b2 = rotate7(b2, c3); b3 = rotate7(b3, c0); b0 = rotate7(b0, c1);
-  }
+  a0 = add(add(a0, b0), message(2)); a1 = add(add(a1, b1), message(3)); a2 = add(add(a2, b2), message(7)); a3 = add(add(a3, b3), message(4));
+  d0 = rotate16(d0, a0); d1 = rotate16(d1, a1); d2 = rotate16(d2, a2); d3 = rotate16(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate12(b0, c0); b1 = rotate12(b1, c1); b2 = rotate12(b2, c2); b3 = rotate12(b3, c3);
+  a0 = add(add(a0, b0), message(6)); a1 = add(add(a1, b1), message(10)); a2 = add(add(a2, b2), message(0)); a3 = add(add(a3, b3), message(13));
+  d0 = rotate8(d0, a0); d1 = rotate8(d1, a1); d2 = rotate8(d2, a2); d3 = rotate8(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate7(b0, c0); b1 = rotate7(b1, c1); b2 = rotate7(b2, c2); b3 = rotate7(b3, c3);
+  a0 = add(add(a0, b1), message(1)); a1 = add(add(a1, b2), message(12)); a2 = add(add(a2, b3), message(9)); a3 = add(add(a3, b0), message(15));
+  d3 = rotate16(d3, a0); d0 = rotate16(d0, a1); d1 = rotate16(d1, a2); d2 = rotate16(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate12(b1, c2); b2 = rotate12(b2, c3); b3 = rotate12(b3, c0); b0 = rotate12(b0, c1);
+  a0 = add(add(a0, b1), message(11)); a1 = add(add(a1, b2), message(5)); a2 = add(add(a2, b3), message(14)); a3 = add(add(a3, b0), message(8));
+  d3 = rotate8(d3, a0); d0 = rotate8(d0, a1); d1 = rotate8(d1, a2); d2 = rotate8(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate7(b1, c2); b2 = rotate7(b2, c3); b3 = rotate7(b3, c0); b0 = rotate7(b0, c1);
+
+  a0 = add(add(a0, b0), message(3)); a1 = add(add(a1, b1), message(10)); a2 = add(add(a2, b2), message(13)); a3 = add(add(a3, b3), message(7));
+  d0 = rotate16(d0, a0); d1 = rotate16(d1, a1); d2 = rotate16(d2, a2); d3 = rotate16(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate12(b0, c0); b1 = rotate12(b1, c1); b2 = rotate12(b2, c2); b3 = rotate12(b3, c3);
+  a0 = add(add(a0, b0), message(4)); a1 = add(add(a1, b1), message(12)); a2 = add(add(a2, b2), message(2)); a3 = add(add(a3, b3), message(14));
+  d0 = rotate8(d0, a0); d1 = rotate8(d1, a1); d2 = rotate8(d2, a2); d3 = rotate8(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate7(b0, c0); b1 = rotate7(b1, c1); b2 = rotate7(b2, c2); b3 = rotate7(b3, c3);
+  a0 = add(add(a0, b1), message(6)); a1 = add(add(a1, b2), message(9)); a2 = add(add(a2, b3), message(11)); a3 = add(add(a3, b0), message(8));
+  d3 = rotate16(d3, a0); d0 = rotate16(d0, a1); d1 = rotate16(d1, a2); d2 = rotate16(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate12(b1, c2); b2 = rotate12(b2, c3); b3 = rotate12(b3, c0); b0 = rotate12(b0, c1);
+  a0 = add(add(a0, b1), message(5)); a1 = add(add(a1, b2), message(0)); a2 = add(add(a2, b3), message(15)); a3 = add(add(a3, b0), message(1));
+  d3 = rotate8(d3, a0); d0 = rotate8(d0, a1); d1 = rotate8(d1, a2); d2 = rotate8(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate7(b1, c2); b2 = rotate7(b2, c3); b3 = rotate7(b3, c0); b0 = rotate7(b0, c1);
+
+  a0 = add(add(a0, b0), message(10)); a1 = add(add(a1, b1), message(12)); a2 = add(add(a2, b2), message(14)); a3 = add(add(a3, b3), message(13));
+  d0 = rotate16(d0, a0); d1 = rotate16(d1, a1); d2 = rotate16(d2, a2); d3 = rotate16(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate12(b0, c0); b1 = rotate12(b1, c1); b2 = rotate12(b2, c2); b3 = rotate12(b3, c3);
+  a0 = add(add(a0, b0), message(7)); a1 = add(add(a1, b1), message(9)); a2 = add(add(a2, b2), message(3)); a3 = add(add(a3, b3), message(15));
+  d0 = rotate8(d0, a0); d1 = rotate8(d1, a1); d2 = rotate8(d2, a2); d3 = rotate8(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate7(b0, c0); b1 = rotate7(b1, c1); b2 = rotate7(b2, c2); b3 = rotate7(b3, c3);
+  a0 = add(add(a0, b1), message(4)); a1 = add(add(a1, b2), message(11)); a2 = add(add(a2, b3), message(5)); a3 = add(add(a3, b0), message(1));
+  d3 = rotate16(d3, a0); d0 = rotate16(d0, a1); d1 = rotate16(d1, a2); d2 = rotate16(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate12(b1, c2); b2 = rotate12(b2, c3); b3 = rotate12(b3, c0); b0 = rotate12(b0, c1);
+  a0 = add(add(a0, b1), message(0)); a1 = add(add(a1, b2), message(2)); a2 = add(add(a2, b3), message(8)); a3 = add(add(a3, b0), message(6));
+  d3 = rotate8(d3, a0); d0 = rotate8(d0, a1); d1 = rotate8(d1, a2); d2 = rotate8(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate7(b1, c2); b2 = rotate7(b2, c3); b3 = rotate7(b3, c0); b0 = rotate7(b0, c1);
+
+  a0 = add(add(a0, b0), message(12)); a1 = add(add(a1, b1), message(9)); a2 = add(add(a2, b2), message(15)); a3 = add(add(a3, b3), message(14));
+  d0 = rotate16(d0, a0); d1 = rotate16(d1, a1); d2 = rotate16(d2, a2); d3 = rotate16(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate12(b0, c0); b1 = rotate12(b1, c1); b2 = rotate12(b2, c2); b3 = rotate12(b3, c3);
+  a0 = add(add(a0, b0), message(13)); a1 = add(add(a1, b1), message(11)); a2 = add(add(a2, b2), message(10)); a3 = add(add(a3, b3), message(8));
+  d0 = rotate8(d0, a0); d1 = rotate8(d1, a1); d2 = rotate8(d2, a2); d3 = rotate8(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate7(b0, c0); b1 = rotate7(b1, c1); b2 = rotate7(b2, c2); b3 = rotate7(b3, c3);
+  a0 = add(add(a0, b1), message(7)); a1 = add(add(a1, b2), message(5)); a2 = add(add(a2, b3), message(0)); a3 = add(add(a3, b0), message(6));
+  d3 = rotate16(d3, a0); d0 = rotate16(d0, a1); d1 = rotate16(d1, a2); d2 = rotate16(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate12(b1, c2); b2 = rotate12(b2, c3); b3 = rotate12(b3, c0); b0 = rotate12(b0, c1);
+  a0 = add(add(a0, b1), message(2)); a1 = add(add(a1, b2), message(3)); a2 = add(add(a2, b3), message(1)); a3 = add(add(a3, b0), message(4));
+  d3 = rotate8(d3, a0); d0 = rotate8(d0, a1); d1 = rotate8(d1, a2); d2 = rotate8(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate7(b1, c2); b2 = rotate7(b2, c3); b3 = rotate7(b3, c0); b0 = rotate7(b0, c1);
+
+  a0 = add(add(a0, b0), message(9)); a1 = add(add(a1, b1), message(11)); a2 = add(add(a2, b2), message(8)); a3 = add(add(a3, b3), message(15));
+  d0 = rotate16(d0, a0); d1 = rotate16(d1, a1); d2 = rotate16(d2, a2); d3 = rotate16(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate12(b0, c0); b1 = rotate12(b1, c1); b2 = rotate12(b2, c2); b3 = rotate12(b3, c3);
+  a0 = add(add(a0, b0), message(14)); a1 = add(add(a1, b1), message(5)); a2 = add(add(a2, b2), message(12)); a3 = add(add(a3, b3), message(1));
+  d0 = rotate8(d0, a0); d1 = rotate8(d1, a1); d2 = rotate8(d2, a2); d3 = rotate8(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate7(b0, c0); b1 = rotate7(b1, c1); b2 = rotate7(b2, c2); b3 = rotate7(b3, c3);
+  a0 = add(add(a0, b1), message(13)); a1 = add(add(a1, b2), message(0)); a2 = add(add(a2, b3), message(2)); a3 = add(add(a3, b0), message(4));
+  d3 = rotate16(d3, a0); d0 = rotate16(d0, a1); d1 = rotate16(d1, a2); d2 = rotate16(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate12(b1, c2); b2 = rotate12(b2, c3); b3 = rotate12(b3, c0); b0 = rotate12(b0, c1);
+  a0 = add(add(a0, b1), message(3)); a1 = add(add(a1, b2), message(10)); a2 = add(add(a2, b3), message(6)); a3 = add(add(a3, b0), message(7));
+  d3 = rotate8(d3, a0); d0 = rotate8(d0, a1); d1 = rotate8(d1, a2); d2 = rotate8(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate7(b1, c2); b2 = rotate7(b2, c3); b3 = rotate7(b3, c0); b0 = rotate7(b0, c1);
+
+  a0 = add(add(a0, b0), message(11)); a1 = add(add(a1, b1), message(5)); a2 = add(add(a2, b2), message(1)); a3 = add(add(a3, b3), message(8));
+  d0 = rotate16(d0, a0); d1 = rotate16(d1, a1); d2 = rotate16(d2, a2); d3 = rotate16(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate12(b0, c0); b1 = rotate12(b1, c1); b2 = rotate12(b2, c2); b3 = rotate12(b3, c3);
+  a0 = add(add(a0, b0), message(15)); a1 = add(add(a1, b1), message(0)); a2 = add(add(a2, b2), message(9)); a3 = add(add(a3, b3), message(6));
+  d0 = rotate8(d0, a0); d1 = rotate8(d1, a1); d2 = rotate8(d2, a2); d3 = rotate8(d3, a3);
+  c0 = add(c0, d0); c1 = add(c1, d1); c2 = add(c2, d2); c3 = add(c3, d3);
+  b0 = rotate7(b0, c0); b1 = rotate7(b1, c1); b2 = rotate7(b2, c2); b3 = rotate7(b3, c3);
+  a0 = add(add(a0, b1), message(14)); a1 = add(add(a1, b2), message(2)); a2 = add(add(a2, b3), message(3)); a3 = add(add(a3, b0), message(7));
+  d3 = rotate16(d3, a0); d0 = rotate16(d0, a1); d1 = rotate16(d1, a2); d2 = rotate16(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate12(b1, c2); b2 = rotate12(b2, c3); b3 = rotate12(b3, c0); b0 = rotate12(b0, c1);
+  a0 = add(add(a0, b1), message(10)); a1 = add(add(a1, b2), message(12)); a2 = add(add(a2, b3), message(4)); a3 = add(add(a3, b0), message(13));
+  d3 = rotate8(d3, a0); d0 = rotate8(d0, a1); d1 = rotate8(d1, a2); d2 = rotate8(d2, a3);
+  c2 = add(c2, d3); c3 = add(c3, d0); c0 = add(c0, d1); c1 = add(c1, d2);
+  b1 = rotate7(b1, c2); b2 = rotate7(b2, c3); b3 = rotate7(b3, c0); b0 = rotate7(b0, c1);
   v128.store(BLAKE3_CHAINING, v128.xor(a0, c0)); v128.store(BLAKE3_CHAINING, v128.xor(a1, c1), 16);
   v128.store(BLAKE3_CHAINING, v128.xor(a2, c2), 32); v128.store(BLAKE3_CHAINING, v128.xor(a3, c3), 48);
   v128.store(BLAKE3_CHAINING, v128.xor(b0, d0), 64); v128.store(BLAKE3_CHAINING, v128.xor(b1, d1), 80);

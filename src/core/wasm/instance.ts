@@ -11,6 +11,7 @@ export interface KernelExports {
   xxh32Update(from: number, end: number): void;
   xxh32End(from: number, end: number, totalBytes: number): number;
   xxh32Blocks(from: number, blocks: number, to: number, seed: number): void;
+  xorInto(target: number, other: number, bytes: number): void;
   polyvalStart(key: number): void;
   polyvalDecrypt(ciphertext: number, keystream: number, plain: number, bytes: number): void;
   polyvalBlock(block: number): void;
@@ -76,5 +77,10 @@ export class KernelInstance {
       this.#bytes = new Uint8Array(this.exports.memory.buffer);
     }
     return this.#bytes;
+  }
+
+  /** Where a view of the memory begins; undefined for any other. */
+  addressOf({ buffer, byteOffset }: Uint8Array): number | undefined {
+    return buffer === this.#bytes.buffer ? byteOffset : undefined;
   }
 }

@@ -3,7 +3,9 @@
  * files, no clock, nothing kept between calls but keys, WebAssembly instances and their scratch memory.
  */
 import type { KeyObject } from 'node:crypto';
+import { copyBytes } from '../../core/copy-bytes.ts';
 import { assert, CorruptStoreError } from '../../core/errors.ts';
+import { equalBytes } from '../../core/mac.ts';
 import { MiB } from '../../core/units.ts';
 import { type Compression, createDecompressor } from './compression.ts';
 import { createDecryptor, type EncryptionParameters } from './encryption.ts';
@@ -19,18 +21,24 @@ export interface CodecParameters {
   readonly macKey: KeyObject;
   readonly compression: Compression;
   readonly encryption: EncryptionParameters | undefined;
+  /**
+   * Whether values that have a MAC need every tag and checksum inside them to be right, too, as plakar does when it reads them.
+   * Default: no.
+   */
+  readonly isStrict?: boolean;
 }
 
 /** One store's codec, for one thread. */
 export interface Codec {
   /**
-   * Decrypts and decompresses into exactly all of `target`, which may be backed by a SharedArrayBuffer. Throws
-   * CorruptStoreError if the plain length differs or anything is malformed; `target` then holds nothing of meaning.
-   * The checksums inside LZ4 frames are left unchecked: the caller compares mac(target), which covers the same bytes.
+   * Decrypts and decompresses into exactly all of `target`, which may be backed by a SharedArrayBuffer, and compares the
+   * MAC of that with `mac`. Throws CorruptStoreError if it or the plain length differs or anything is malformed; `target`
+   * then holds nothing of meaning. Unless it is to be strict, the tags of encrypted segments and the checksums inside LZ4
+   * frames are left unchecked: the MAC, which nobody can make without the store's key, covers the same bytes.
    */
-  decodeInto(stored: Uint8Array, target: Uint8Array): void;
+  decodeChecked(stored: Uint8Array, target: Uint8Array, mac: Uint8Array): void;
   /**
-   * Decrypts and decompresses a value whose plain length is not recorded, checksums inside the compressed stream
+   * Decrypts and decompresses a value whose plain length is not recorded, tags and checksums inside the compressed stream
    * included: some values (snapshot headers) have no MAC of their own. The result is a fresh buffer of at most
    * `plainBytesMax` bytes; while it is made, at most that much again and scratch as long as `stored` are allocated,
    * whatever the stream claims. Throws CorruptStoreError.
@@ -38,6 +46,11 @@ export interface Codec {
   decode(stored: Uint8Array, plainBytesMax: number): Uint8Array;
   /** The store's 32-byte MAC over plain bytes, a fresh buffer. */
   mac(plain: Uint8Array): Uint8Array;
+}
+
+/** Throws CorruptStoreError unless `plain` has that MAC. */
+export function requireMac(codec: Pick<Codec, 'mac'>, plain: Uint8Array, mac: Uint8Array): void {
+  if (!equalBytes(codec.mac(plain), mac)) throw new CorruptStoreError('its MAC does not match its content');
 }
 
 /**
@@ -50,8 +63,9 @@ export async function createCodec(
 ): Promise<Codec> {
   const kernels = await createKernels(choice);
   const mac = await createMac(parameters.hashing, parameters.macKey, kernels);
-  const decompressor = await createDecompressor(parameters.compression, kernels);
-  const { encryption, compression } = parameters;
+  const { encryption, compression, isStrict = false } = parameters;
+  const redundant = isStrict ? 'verify' : 'skip';
+  const decompressor = await createDecompressor(compression, kernels, { checksums: redundant });
   const decryptor = encryption === undefined ? undefined : createDecryptor(encryption, kernels);
   const scratch = new Scratch();
 
@@ -61,16 +75,25 @@ export async function createCodec(
     decryptor.decryptInto(encrypted, compressed);
     return compressed;
   };
+  /** Where what is decrypted goes, and where what is decompressed goes: the same where nothing is compressed. */
+  const placesFor = (stored: Uint8Array, innerBytes: number, target: Uint8Array) => {
+    const own = kernels.workspace(innerBytes, target.byteLength);
+    const plain = own?.plain ?? target;
+    if (compression === undefined) return { inner: plain, plain };
+    return { inner: own?.inner ?? (decryptor === undefined ? stored : scratch.take(innerBytes)), plain };
+  };
   return {
-    decodeInto(stored, target) {
-      if (decryptor !== undefined && compression === undefined) {
-        if (decryptor.plainBytes(stored) !== target.byteLength) {
-          throw new CorruptStoreError('an encrypted value holds another number of bytes than it should');
-        }
-        decryptor.decryptInto(stored, target);
-      } else {
-        decompressor.decompressInto(decrypt(stored), target);
+    decodeChecked(stored, target, expectedMac) {
+      const innerBytes = decryptor === undefined ? stored.byteLength : decryptor.plainBytes(stored);
+      if (compression === undefined && innerBytes !== target.byteLength) {
+        throw new CorruptStoreError('a value holds another number of bytes than it should');
       }
+      const { inner, plain } = placesFor(stored, innerBytes, target);
+      if (decryptor !== undefined) decryptor.decryptInto(stored, inner, { tags: redundant });
+      else if (inner !== stored) copyBytes(stored, inner);
+      if (inner !== plain) decompressor.decompressInto(inner, plain);
+      requireMac({ mac }, plain, expectedMac);
+      if (plain !== target) copyBytes(plain, target);
     },
     decode(stored, plainBytesMax) {
       assert(Number.isSafeInteger(plainBytesMax) && plainBytesMax >= 0, 'plainBytesMax counts bytes');

@@ -5,7 +5,7 @@ import { copyBytes } from '../../core/copy-bytes.ts';
 import { CorruptStoreError, UnsupportedError } from '../../core/errors.ts';
 import { GiB, KiB, MiB } from '../../core/units.ts';
 import type { Kernels } from './kernels.ts';
-import { decodeLz4Frame, decodeLz4FrameInto } from './lz4-frame.ts';
+import { type Checksums, decodeLz4Frame, decodeLz4FrameInto } from './lz4-frame.ts';
 import { readZstdFrame } from './zstd-frame.ts';
 
 /** `Compression.Algorithm` of CONFIG; undefined: values are not compressed. */
@@ -13,7 +13,7 @@ export type Compression = 'LZ4' | 'GZIP' | 'ZSTD' | undefined;
 
 /** Both throw CorruptStoreError for anything malformed. */
 export interface Decompressor {
-  /** Fills all of `target`, no more and no less, without the stream's checksums where those cost extra time. */
+  /** Fills all of `target`, no more and no less. */
   decompressInto(compressed: Uint8Array, target: Uint8Array): void;
   /** A fresh buffer of at most `plainBytesMax` bytes, checksums verified. */
   decompress(compressed: Uint8Array, plainBytesMax: number): Uint8Array;
@@ -26,11 +26,16 @@ interface OneShotOptions {
 }
 type OneShot = (compressed: Uint8Array, options: OneShotOptions) => Uint8Array;
 
-export async function createDecompressor(compression: Compression, kernels: Kernels): Promise<Decompressor> {
+/** `checksums`: whether `decompressInto` verifies those that would cost extra time. */
+export async function createDecompressor(
+  compression: Compression,
+  kernels: Kernels,
+  { checksums }: { checksums: Checksums },
+): Promise<Decompressor> {
   switch (compression) {
     case 'LZ4':
       return {
-        decompressInto: (frame, target) => decodeLz4FrameInto(frame, target, { kernels, checksums: 'skip' }),
+        decompressInto: (frame, target) => decodeLz4FrameInto(frame, target, { kernels, checksums }),
         decompress: (frame, bytesMax) => decodeLz4Frame(frame, bytesMax, { kernels, checksums: 'verify' }),
       };
     case 'GZIP':

@@ -5,7 +5,7 @@
  */
 import { createDecipheriv, createSecretKey, type KeyObject } from 'node:crypto';
 import { CorruptStoreError, UnsupportedError } from '../../core/errors.ts';
-import { GcmSivDecryptor, NONCE_BYTES, TAG_BYTES } from './gcm-siv.ts';
+import { GcmSivDecryptor, NONCE_BYTES, TAG_BYTES, type Tags } from './gcm-siv.ts';
 import type { Kernels } from './kernels.ts';
 
 /** The Encryption of CONFIG, as far as values are concerned, and the derived key. */
@@ -31,9 +31,9 @@ export interface Decryptor {
   plainBytes(encrypted: Uint8Array): number;
   /**
    * Decrypts into all of `plain`, which has `plainBytes(encrypted)` bytes. Throws CorruptStoreError if the key does not
-   * fit or anything was changed; `plain` must not be used then.
+   * fit or anything was changed; `plain` must not be used then. Where tags are skipped the caller has to verify `plain`.
    */
-  decryptInto(encrypted: Uint8Array, plain: Uint8Array): void;
+  decryptInto(encrypted: Uint8Array, plain: Uint8Array, options?: { tags: Tags }): void;
 }
 
 /** Throws UnsupportedError for algorithms and segment sizes that are not read. */
@@ -61,14 +61,14 @@ export function createDecryptor(parameters: EncryptionParameters, kernels: Kerne
   };
   return {
     plainBytes,
-    decryptInto(encrypted, plain) {
+    decryptInto(encrypted, plain, options) {
       const subkey = unwrap(subKeyAlgorithm, key, encrypted.subarray(0, headBytes));
       const cipher = gcmSiv.openKey(createSecretKey(subkey));
       let to = 0;
       for (let from = headBytes; from < encrypted.byteLength; from += segmentStride) {
         const segment = encrypted.subarray(from, from + segmentStride);
         const end = to + segment.byteLength - SEGMENT_OVERHEAD_BYTES;
-        gcmSiv.decryptInto(cipher, segment, plain.subarray(to, end));
+        gcmSiv.decryptInto(cipher, segment, plain.subarray(to, end), options);
         to = end;
       }
     },

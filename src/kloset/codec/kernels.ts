@@ -6,20 +6,33 @@
 import { supportsKernels } from '../../core/wasm/instance.ts';
 import { xxh32 } from '../../core/xxh32.ts';
 import { decodeLz4Block, type Lz4BlockTarget, measureLz4Block } from './lz4-block.ts';
-import { Polyval } from './polyval.ts';
+import { Polyval, xor } from './polyval.ts';
 import { createWebAssemblyKernels } from './wasm-kernels.ts';
 
 /** One thread's kernels; they hold scratch memory and the state of one hash at a time. */
 export interface Kernels {
+  /**
+   * Two buffers in the kernels' own memory, of `innerBytes` and `plainBytes` bytes and of any content: what lies there is
+   * worked on without being copied in or out. Valid until the next call of anything with bytes that lie elsewhere, BLAKE3
+   * and `xor` aside. Undefined if they would be too large, or if there is no such memory.
+   */
+  workspace(innerBytes: number, plainBytes: number): Workspace | undefined;
   /** As decodeLz4Block in lz4-block.ts. */
   decodeLz4Block(block: Uint8Array, target: Lz4BlockTarget): number;
   /** As measureLz4Block in lz4-block.ts. */
   measureLz4Block(block: Uint8Array): number;
   /** As xxh32 in core/xxh32.ts, seed 0. */
   xxh32(data: Uint8Array): number;
+  /** Writes `ciphertext ^ keystream` to `plain`, all three as long: at most 64 KiB. */
+  xor(ciphertext: Uint8Array, keystream: Uint8Array, plain: Uint8Array): void;
   readonly polyval: PolyvalKernel;
   /** BLAKE3-256, in keyed mode if there is a key of 32 bytes. Undefined: hash-wasm, slower, has to do it. */
   readonly blake3: ((data: Uint8Array, key: Uint8Array | undefined) => Uint8Array) | undefined;
+}
+
+export interface Workspace {
+  readonly inner: Uint8Array;
+  readonly plain: Uint8Array;
 }
 
 /** As Polyval in polyval.ts. */
@@ -46,5 +59,13 @@ export async function createKernels(choice: KernelChoice = 'fastest'): Promise<K
 }
 
 export function createTypescriptKernels(): Kernels {
-  return { decodeLz4Block, measureLz4Block, xxh32, polyval: new Polyval(), blake3: undefined };
+  return {
+    workspace: () => undefined,
+    decodeLz4Block,
+    measureLz4Block,
+    xxh32,
+    xor,
+    polyval: new Polyval(),
+    blake3: undefined,
+  };
 }

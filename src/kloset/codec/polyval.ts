@@ -52,8 +52,7 @@ export class Polyval implements PolyvalKernel {
   }
 
   decrypt(ciphertext: Uint8Array, keystream: Uint8Array, plain: Uint8Array): void {
-    const bytes = plain.byteLength; // Read once: the getter is a call a byte where Buffers and Uint8Arrays meet.
-    for (let at = 0; at < bytes; at++) plain[at] = ciphertext[at]! ^ keystream[at]!;
+    xor(ciphertext, keystream, plain);
     this.#update(plain);
   }
 
@@ -106,6 +105,12 @@ export class Polyval implements PolyvalKernel {
     state[2] = c;
     state[3] = d;
   }
+}
+
+/** As Kernels.xor. */
+export function xor(ciphertext: Uint8Array, keystream: Uint8Array, plain: Uint8Array): void {
+  const bytes = plain.byteLength; // Read once: the getter is a call a byte where Buffers and Uint8Arrays meet.
+  for (let at = 0; at < bytes; at++) plain[at] = ciphertext[at]! ^ keystream[at]!;
 }
 
 function readU32(data: Uint8Array, at: number): number {

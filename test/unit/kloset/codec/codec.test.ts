@@ -39,7 +39,7 @@ describe('the worked example', () => {
     expect(toHex(decoded)).toBe(plain);
     expect(toHex(codec.mac(decoded))).toBe(mac);
     const target = new Uint8Array(38);
-    codec.decodeInto(blob, target);
+    codec.decodeChecked(blob, target, Buffer.from(mac, 'hex'));
     expect(toHex(target)).toBe(plain);
   });
 
@@ -61,7 +61,7 @@ describe('the worked example', () => {
 test('a value of no bytes at all is an empty one where nothing encodes it', async () => {
   const codec = await createCodec(encryptedStore({ compression: undefined, encryption: undefined }));
   expect(codec.decode(new Uint8Array(0), 0)).toHaveLength(0);
-  codec.decodeInto(new Uint8Array(0), new Uint8Array(0));
+  codec.decodeChecked(new Uint8Array(0), new Uint8Array(0), codec.mac(new Uint8Array(0)));
   for (const changes of [{}, { encryption: undefined }, { compression: undefined }]) {
     const encoding = await createCodec(encryptedStore(changes));
     expect(() => encoding.decode(new Uint8Array(0), 100)).toThrow(CorruptStoreError);
@@ -84,16 +84,58 @@ test('results are the caller’s own: later calls leave them alone', async () =>
   }
 });
 
-test('segments of 1 byte, of 1 MiB, and values too large for kept scratch memory', async () => {
+test('segments of 1 byte, of 1 MiB, the largest value that is decoded in the kernels’ memory, and one too large for it', async () => {
   const cases = [
     { plain: randomBytesOf(3, 100), segmentBytes: 1 },
     { plain: randomBytesOf(4, 3 * MiB + 5), segmentBytes: 1 * MiB },
-    { plain: randomBytesOf(5, 10 * MiB), segmentBytes: 65536 },
+    { plain: randomBytesOf(5, 8 * MiB), segmentBytes: 65536 },
+    { plain: randomBytesOf(6, 10 * MiB), segmentBytes: 65536 },
   ];
   for (const { plain, segmentBytes } of cases) {
     const codec = await createCodec(encryptedStore({ encryption: { ...encryptedStore().encryption!, segmentBytes } }));
     const stored = encryptValue(writeLz4Frame(plain), { key: storeKey, subKeyAlgorithm: 'AES256-KW', segmentBytes });
     expect(Buffer.compare(codec.decode(stored, plain.byteLength), plain)).toBe(0);
+    const target = new Uint8Array(plain.byteLength);
+    codec.decodeChecked(stored, target, codec.mac(plain));
+    expect(Buffer.compare(target, plain)).toBe(0);
+  }
+});
+
+test('the MAC finds what tags, which are skipped there, would have found', async () => {
+  for (const kernels of ['typescript', 'webassembly'] as const) {
+    const codec = await createCodec(encryptedStore({ compression: undefined }), { kernels });
+    const plain = randomBytesOf(7, 100);
+    const stored = encryptValue(plain, { key: storeKey, subKeyAlgorithm: 'AES256-KW', segmentBytes: 65536 });
+    for (const changed of [45, 60, stored.byteLength - 1]) {
+      const damaged = new Uint8Array(stored);
+      damaged[changed]! ^= 1;
+      const target = new Uint8Array(100);
+      expect(() => codec.decodeChecked(damaged, target, codec.mac(plain))).toThrow('MAC');
+      // Values without a MAC of their own are not decoded that way: there the tag is compared.
+      expect(() => codec.decode(damaged, 100)).toThrow('tag');
+    }
+  }
+});
+
+test('who is strict finds the bits that change no byte: of a tag, and of a checksum in an LZ4 frame', async () => {
+  const plain = Buffer.from('the same words, the same words, the same words again');
+  const frame = writeLz4Frame(plain);
+  const encrypted = encryptValue(plain, { key: storeKey, subKeyAlgorithm: 'AES256-KW', segmentBytes: 65536 });
+  const cases = [
+    { changes: { encryption: undefined }, stored: frame, says: 'content checksum' },
+    { changes: { compression: undefined }, stored: encrypted, says: 'tag' },
+  ];
+  for (const { changes, stored, says } of cases) {
+    const damaged = new Uint8Array(stored);
+    damaged[damaged.byteLength - 1]! ^= 0x80;
+    const target = new Uint8Array(plain.byteLength);
+    const lenient = await createCodec(encryptedStore(changes));
+    lenient.decodeChecked(damaged, target, lenient.mac(plain));
+    expect(Buffer.compare(target, plain)).toBe(0);
+    const strict = await createCodec(encryptedStore({ ...changes, isStrict: true }));
+    expect(() => strict.decodeChecked(damaged, target, strict.mac(plain))).toThrow(says);
+    strict.decodeChecked(stored, target, strict.mac(plain));
+    expect(Buffer.compare(target, plain)).toBe(0);
   }
 });
 

@@ -68,9 +68,8 @@ function checkPackfile(codec: Codec, payload: Buffer): number {
       expect(toHex(codec.mac(plain))).toBe(toHex(index.subarray(at + 8, at + 40)));
     }
     const shared = new Uint8Array(new SharedArrayBuffer(plain.byteLength));
-    codec.decodeInto(stored, shared);
+    codec.decodeChecked(stored, shared, codec.mac(plain));
     expect(Buffer.compare(shared, plain)).toBe(0);
-    expect(toHex(codec.mac(shared))).toBe(toHex(codec.mac(plain)));
     checked++;
   }
   return checked;

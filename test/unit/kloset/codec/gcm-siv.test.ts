@@ -4,7 +4,7 @@ import { gcmsiv } from '@noble/ciphers/aes.js';
 import { describe, expect, test } from 'vitest';
 import { CorruptStoreError } from '../../../../src/core/errors.ts';
 import { toHex } from '../../../../src/core/mac.ts';
-import { GcmSivDecryptor } from '../../../../src/kloset/codec/gcm-siv.ts';
+import { GcmSivDecryptor, type Tags } from '../../../../src/kloset/codec/gcm-siv.ts';
 import { createKernels, type KernelChoice } from '../../../../src/kloset/codec/kernels.ts';
 import { randomBytesOf } from './store-writer.ts';
 
@@ -71,12 +71,13 @@ describe.each(kernelChoices)('with %s kernels', (choice) => {
     key: Uint8Array,
     nonce: Uint8Array,
     sealed: Uint8Array,
+    tags: Tags = 'verify',
   ): Promise<{ plain: Uint8Array; error?: unknown }> {
     const decryptor = new GcmSivDecryptor(await createKernels(choice));
     const message = Buffer.concat([nonce, sealed]);
     const plain = new Uint8Array(message.byteLength - OVERHEAD_BYTES);
     try {
-      decryptor.decryptInto(decryptor.openKey(createSecretKey(key)), message, plain);
+      decryptor.decryptInto(decryptor.openKey(createSecretKey(key)), message, plain, { tags });
       return { plain };
     } catch (error) {
       return { plain, error };
@@ -98,6 +99,8 @@ describe.each(kernelChoices)('with %s kernels', (choice) => {
       const opened = await open(key, nonce, gcmsiv(key, nonce).encrypt(plain));
       expect(opened.error).toBeUndefined();
       expect(Buffer.compare(opened.plain, plain), `${length} bytes`).toBe(0);
+      const unverified = await open(key, nonce, gcmsiv(key, nonce).encrypt(plain), 'skip');
+      expect(Buffer.compare(unverified.plain, plain), `${length} bytes, tag skipped`).toBe(0);
     }
   });
 
@@ -117,12 +120,18 @@ describe.each(kernelChoices)('with %s kernels', (choice) => {
   test('refuses a message with any one bit changed', async () => {
     const key = randomBytesOf(8, 32);
     const nonce = randomBytesOf(9, 12);
-    const message = Buffer.concat([nonce, gcmsiv(key, nonce).encrypt(randomBytesOf(10, 37))]);
+    const plain = randomBytesOf(10, 37);
+    const message = Buffer.concat([nonce, gcmsiv(key, nonce).encrypt(plain)]);
     for (let bit = 0; bit < 8 * message.byteLength; bit++) {
       const changed = Buffer.from(message);
       changed[bit >> 3]! ^= 1 << (bit & 7);
       const opened = await open(key, changed.subarray(0, 12), changed.subarray(12));
       expect(opened.error, `bit ${bit}`).toBeInstanceOf(CorruptStoreError);
+      const unverified = await open(key, changed.subarray(0, 12), changed.subarray(12), 'skip');
+      expect(unverified.error).toBeUndefined();
+      // Of the tag's last bit no plain byte depends: only the tag itself tells.
+      const isLast = bit === 8 * message.byteLength - 1;
+      expect(Buffer.compare(unverified.plain, plain) === 0, `bit ${bit}, tag skipped`).toBe(isLast);
     }
   });
 });
