@@ -1,8 +1,10 @@
+import { close, existsSync } from 'node:fs';
 import { utimes } from 'node:fs/promises';
+import { promisify } from 'node:util';
 import { copyBytes } from '../core/copy-bytes.ts';
 import type { CacheCounters } from '../core/counters.ts';
 import type { Log } from '../core/log.ts';
-import { makeOwnDirectory, openIfThere, removeIfThere, systemReason } from './cache-directory.ts';
+import { makeOwnDirectory, openIfThere, openNowIfThere, removeIfThere, systemReason } from './cache-directory.ts';
 import type { ChunkWritten } from './chunk-files.ts';
 import { type ChunkFile, type ChunkFileSettings, type ChunkId, ChunkNames } from './chunk-names.ts';
 import { CacheDamagedError } from './errors.ts';
@@ -14,7 +16,8 @@ import {
   OPEN_CHUNK_FILES_MAX,
 } from './limits.ts';
 import { OpenReaders } from './open-readers.ts';
-import { SealedReader } from './sealed-reader.ts';
+import { PromptDisk } from './prompt-disk.ts';
+import { type OpenFile, SealedReader } from './sealed-reader.ts';
 
 /** Writes chunks by ChunkFiles, one after the other and where that keeps nobody waiting. */
 export interface ChunkWriter {
@@ -30,6 +33,8 @@ export interface ChunkDiskParts {
   readonly counters: CacheCounters;
   readonly log: Log;
 }
+
+const closeDescriptor = promisify(close);
 
 interface Pending {
   readonly plain: Uint8Array;
@@ -48,9 +53,12 @@ export class ChunkDisk {
   readonly #writer: ChunkWriter;
   readonly #log: Log;
   readonly #readers = new OpenReaders(OPEN_CHUNK_FILES_MAX);
+  readonly #prompt = new PromptDisk();
   /** Being written, by path: bytes that can be had from memory. */
   readonly #pending = new Map<string, Pending>();
   #pendingBytes = 0;
+  /** Damaged, and about to be gone: paths. */
+  readonly #removing = new Set<string>();
   #pausedUntilMs = 0;
   #generation = 0;
   readonly #saidOf = new Set<string>();
@@ -91,6 +99,31 @@ export class ChunkDisk {
     return this.#read(chunk, index * CHUNK_SEGMENT_BYTES, target);
   }
 
+  /** As `readSegment`, in this turn; false also where it would take long to find out. */
+  readSegmentNow(chunk: ChunkId, index: number, target: Uint8Array): boolean {
+    const file = this.#names.fileOf(chunk);
+    if (!this.#prompt.isPrompt || this.#removing.has(file.path)) return false;
+    try {
+      return this.#prompt.during(() => {
+        const reader = this.#readers.now(file.path, () => this.#openNow(file, chunk.lengthBytes));
+        reader?.readSegmentNow(index, target);
+        if (reader !== undefined) this.#counters.diskBytesRead += target.byteLength;
+        return reader !== undefined;
+      });
+    } catch (error) {
+      this.#readers.forget(file.path);
+      void this.#discard(file, error);
+      return false;
+    }
+  }
+
+  /** Whether the chunk is known not to be there. */
+  isMissing(chunk: ChunkId): boolean {
+    const { path } = this.#names.fileOf(chunk);
+    if (this.#removing.has(path)) return true;
+    return this.#prompt.isPrompt && !this.#pending.has(path) && !this.#prompt.during(() => existsSync(path));
+  }
+
   /** Fills `target` with the whole chunk; false if it is not there. */
   readChunk(chunk: ChunkId, target: Uint8Array): Promise<boolean> {
     return this.#read(chunk, 0, target);
@@ -98,9 +131,9 @@ export class ChunkDisk {
 
   /** Whether the chunk is there or will be in a moment; then it counts as used now. */
   async has(chunk: ChunkId): Promise<boolean> {
+    if (this.isMissing(chunk)) return false;
     const { path } = this.#names.fileOf(chunk);
-    if (this.#pending.has(path)) return true;
-    return utimesNow(path);
+    return this.#pending.has(path) || utimesNow(path);
   }
 
   /** Says that the chunk was used: it is not to be evicted before others. */
@@ -154,6 +187,7 @@ export class ChunkDisk {
       copyBytes(pending.plain.subarray(offset, offset + target.byteLength), target);
       return true;
     }
+    if (this.#removing.has(file.path)) return false;
     try {
       return await this.#readers.with(
         file.path,
@@ -171,12 +205,20 @@ export class ChunkDisk {
     }
   }
 
-  async #open({ path, sealName: name, salt }: ChunkFile, plainBytes: number): Promise<SealedReader | undefined> {
-    const handle = await openIfThere(path);
-    if (handle === undefined) return undefined;
+  #openNow(file: ChunkFile, plainBytes: number): SealedReader | undefined {
+    const fd = openNowIfThere(file.path);
+    return fd === undefined ? undefined : this.#opened(file, { fd, close: () => closeDescriptor(fd) }, plainBytes);
+  }
+
+  async #open(file: ChunkFile, plainBytes: number): Promise<SealedReader | undefined> {
+    const handle = await openIfThere(file.path);
+    return handle === undefined ? undefined : this.#opened(file, handle, plainBytes);
+  }
+
+  #opened({ path, sealName: name, salt }: ChunkFile, file: OpenFile, plainBytes: number): SealedReader {
     void utimesNow(path);
     const seal = { name, salt, segmentBytes: CHUNK_SEGMENT_BYTES, keys: this.#names.seal };
-    return SealedReader.openKnown(handle, { ...seal, plainBytes });
+    return SealedReader.openKnown(file, { ...seal, plainBytes });
   }
 
   /** A damaged file goes; one that cannot be opened for other reasons (too many open files) stays. */
@@ -185,13 +227,15 @@ export class ChunkDisk {
       this.#complain('read', why);
       return;
     }
+    if (this.#removing.has(path)) return;
+    this.#removing.add(path);
     this.#counters.diskDamaged++;
-    this.#generation++;
     const text = `A cached chunk is damaged and is fetched again: ${path} (${systemReason(why)})`;
     if (this.#saidOf.has('damage')) this.#log.debug({ file: path }, text);
     else this.#log.warn({ file: path }, `${text}. More of the kind are only counted.`);
     this.#saidOf.add('damage');
     await removeIfThere(path).catch((error: unknown) => this.#complain('read', error));
+    this.#removing.delete(path);
   }
 
   async #write(file: ChunkFile, plain: Uint8Array): Promise<void> {

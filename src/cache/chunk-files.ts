@@ -11,7 +11,6 @@ import { randomBytes } from 'node:crypto';
 import {
   closeSync,
   constants,
-  ftruncateSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -63,25 +62,25 @@ export class ChunkFiles {
   write(file: ChunkFile, plain: Uint8Array): ChunkWritten {
     if (recordUse(file.path)) return { outcome: 'present', bytesWritten: 0, filesEvicted: 0 };
     const length = sealedLength(plain.byteLength, CHUNK_SEGMENT_BYTES);
-    const cost = chunkFileCost(length);
+    const buffer = this.#buffer.take(length);
+    const cost = chunkFileCost(buffer.byteLength);
     const filesEvicted = this.#makeRoom(cost);
     if (filesEvicted === undefined) return { outcome: 'refused', bytesWritten: 0, filesEvicted: 0 };
-    const buffer = this.#buffer.take(length);
     const sealed = buffer.subarray(0, length);
     const { sealName: name, salt } = file;
     sealInto(sealed, plain, { name, salt, segmentBytes: CHUNK_SEGMENT_BYTES, keys: this.#names.seal });
     mkdirSync(file.directory, { recursive: true, mode: 0o700 });
-    if (!this.#writeDirect(file, buffer, length)) writeWhole(file, sealed);
+    if (!this.#writeDirect(file, buffer)) writeWhole(file, sealed);
     this.#bytes! += cost;
     this.#bytesSinceCount += cost;
     return { outcome: 'written', bytesWritten: length, filesEvicted };
   }
 
-  /** False where the file system cannot. */
-  #writeDirect(file: ChunkFile, buffer: Uint8Array, length: number): boolean {
+  /** False where the file system cannot. The file has whole blocks: what lies behind the sealed one's end is never looked at. */
+  #writeDirect(file: ChunkFile, buffer: Uint8Array): boolean {
     if (!this.#isDirect) return false;
     try {
-      writeWhole(file, buffer, { length, flags: constants.O_DIRECT });
+      writeWhole(file, buffer, constants.O_DIRECT);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
       this.#isDirect = false;
@@ -166,19 +165,14 @@ function freeBytes(directory: string): number {
   return bavail * bsize - Math.min(DISK_FREE_BYTES_MIN, Math.floor((blocks * bsize) / 20));
 }
 
-/** Writes all of `bytes`, of which the file keeps the first `length`. */
-function writeWhole(
-  { directory, path }: ChunkFile,
-  bytes: Uint8Array,
-  { length = bytes.byteLength, flags: more = 0 }: { length?: number; flags?: number } = {},
-): void {
+/** Makes the file, with all of `bytes`. */
+function writeWhole({ directory, path }: ChunkFile, bytes: Uint8Array, moreFlags = 0): void {
   const temporary = join(directory, `${TEMPORARY_PREFIX}${process.pid}-${randomBytes(8).toString('hex')}`);
-  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW | more;
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW | moreFlags;
   const descriptor = openSync(temporary, flags, 0o600);
   try {
     try {
       for (let done = 0; done < bytes.byteLength; ) done += writeSync(descriptor, bytes, done);
-      if (length < bytes.byteLength) ftruncateSync(descriptor, length);
     } finally {
       closeSync(descriptor);
     }

@@ -3,6 +3,8 @@ import type { SealedReader } from './sealed-reader.ts';
 
 interface Opened {
   readonly reader: Promise<SealedReader | undefined>;
+  /** The same once it is there. */
+  known: SealedReader | undefined;
   /** Reads under way. */
   users: number;
   /** No longer kept: closed by the last who reads. */
@@ -39,6 +41,24 @@ export class OpenReaders {
     }
   }
 
+  /**
+   * The file for use in this turn, which `open` opens unless it is. Undefined if that finds none, or while `with` is opening
+   * it.
+   */
+  now(path: string, open: () => SealedReader | undefined): SealedReader | undefined {
+    const kept = this.#kept.get(path);
+    if (kept !== undefined) return kept.known;
+    const known = open();
+    if (known === undefined) return undefined;
+    this.#kept.set(path, { reader: Promise.resolve(known), known, users: 0, isDropped: false });
+    return known;
+  }
+
+  /** Closes the file, which is not what it should be. */
+  forget(path: string): void {
+    this.#kept.delete(path);
+  }
+
   /** Closes all files that nobody reads, now and whenever the last read ends. */
   async close(): Promise<void> {
     this.#kept.clear();
@@ -46,7 +66,13 @@ export class OpenReaders {
   }
 
   #open(path: string, open: () => Promise<SealedReader | undefined>): Opened {
-    const opened = { reader: open(), users: 0, isDropped: false };
+    const opened: Opened = { reader: open(), known: undefined, users: 0, isDropped: false };
+    opened.reader.then(
+      (known) => {
+        opened.known = known;
+      },
+      () => {}, // Whoever reads is told.
+    );
     this.#kept.set(path, opened);
     return opened;
   }

@@ -1,5 +1,7 @@
-import type { FileHandle } from 'node:fs/promises';
+import fs from 'node:fs';
+import { promisify } from 'node:util';
 import { mapConcurrently } from '../core/concurrency.ts';
+import { copyBytes } from '../core/copy-bytes.ts';
 import { assert, CorruptStoreError } from '../core/errors.ts';
 import { equalBytes } from '../core/mac.ts';
 import { CacheDamagedError } from './errors.ts';
@@ -16,17 +18,25 @@ import {
 
 type SealedFile = Pick<Seal, 'name' | 'keys'>;
 
+/** An open file: a FileHandle, or a descriptor with what closes it. */
+export interface OpenFile {
+  readonly fd: number;
+  close(): Promise<void>;
+}
+
+const [readAt, readvAt, statOf] = [promisify(fs.read), promisify(fs.readv), promisify(fs.fstat)];
+
 /** Reads a sealed file in any order. Every method rejects with CacheDamagedError where the file is not what was written. */
 export class SealedReader {
   /** Bytes that were written to it. */
   readonly plainBytes: number;
   readonly segmentBytes: number;
   readonly segmentCount: number;
-  readonly #file: FileHandle;
+  readonly #file: OpenFile;
   readonly #cipher: SegmentCipher;
 
   private constructor(
-    file: FileHandle,
+    file: OpenFile,
     cipher: SegmentCipher,
     { plainBytes, segmentBytes }: { plainBytes: number; segmentBytes: number },
   ) {
@@ -38,10 +48,10 @@ export class SealedReader {
   }
 
   /** Takes `file` over, also where it rejects. The last segment is checked now: a file that was cut off has none. */
-  static async open(file: FileHandle, seal: SealedFile): Promise<SealedReader> {
+  static async open(file: OpenFile, seal: SealedFile): Promise<SealedReader> {
     try {
       const { segmentBytes, cipher } = await readHeader(file, seal);
-      const bodyBytes = (await file.stat()).size - sealHeader.sizeBytes;
+      const bodyBytes = (await statOf(file.fd)).size - sealHeader.sizeBytes;
       const segmentCount = Math.max(1, Math.ceil(bodyBytes / (segmentBytes + TAG_BYTES)));
       const plainBytes = bodyBytes - segmentCount * TAG_BYTES;
       if (plainBytes < (segmentCount - 1) * segmentBytes) throw new CacheDamagedError('it is cut short');
@@ -55,7 +65,7 @@ export class SealedReader {
   }
 
   /** As `open`, of a file of which all is known that its header says: nothing is read. Segments tell what is not as it was written. */
-  static openKnown(file: FileHandle, seal: Required<Seal> & { readonly plainBytes: number }): SealedReader {
+  static openKnown(file: OpenFile, seal: Required<Seal> & { readonly plainBytes: number }): SealedReader {
     return new SealedReader(file, cipherOf(seal), seal);
   }
 
@@ -64,6 +74,19 @@ export class SealedReader {
     const target = new Uint8Array(this.#segmentLength(index));
     await this.#segmentInto(index, target);
     return target;
+  }
+
+  /** Fills `target` with the data of one segment in this turn: the thread waits for the disk. Throws CacheDamagedError. */
+  readSegmentNow(index: number, target: Uint8Array): void {
+    assert(target.byteLength === this.#segmentLength(index), 'the buffer is as long as the segment');
+    const tag = new Uint8Array(TAG_BYTES);
+    try {
+      const bytesRead = fs.readvSync(this.#file.fd, [target, tag], this.#positionOf(index));
+      if (bytesRead < target.byteLength + TAG_BYTES) throw new CacheDamagedError('it is cut short');
+    } catch (error) {
+      throw asDamage(error);
+    }
+    this.#openSegment(index, target, tag);
   }
 
   /** Fills all of `target` from byte `offset` of what was written. */
@@ -92,9 +115,13 @@ export class SealedReader {
     return Math.min(this.segmentBytes, this.plainBytes - index * this.segmentBytes);
   }
 
+  #positionOf(index: number): number {
+    return sealHeader.sizeBytes + index * (this.segmentBytes + TAG_BYTES);
+  }
+
   async #readStored(index: number, [data, tag]: [data: Uint8Array, tag: Uint8Array]): Promise<void> {
-    const position = sealHeader.sizeBytes + index * (this.segmentBytes + TAG_BYTES);
-    const { bytesRead } = await this.#file.readv([data, tag], position);
+    const position = this.#positionOf(index);
+    const { bytesRead } = await readvAt(this.#file.fd, [data, tag], position);
     if (bytesRead === data.byteLength + TAG_BYTES) return;
     await readFully(this.#file, data, position);
     await readFully(this.#file, tag, position + data.byteLength);
@@ -107,14 +134,19 @@ export class SealedReader {
     } catch (error) {
       throw asDamage(error);
     }
+    this.#openSegment(index, target, tag);
+  }
+
+  /** From what is stored to the data, in place. */
+  #openSegment(index: number, target: Uint8Array, tag: Uint8Array): void {
     const data = this.#cipher.open(target, tag, index, index === this.segmentCount - 1);
-    if (data !== target) target.set(data);
+    if (data !== target) copyBytes(data, target);
   }
 }
 
 /** The header, and what it makes of the file's name and keys. */
 async function readHeader(
-  file: FileHandle,
+  file: OpenFile,
   { name, keys }: SealedFile,
 ): Promise<{ segmentBytes: number; cipher: SegmentCipher }> {
   const encoded = new Uint8Array(sealHeader.sizeBytes);
@@ -135,9 +167,9 @@ function cipherOf({ name, segmentBytes, keys, salt }: Required<Seal>): SegmentCi
   return new SegmentCipher(keys.derive(sealPurpose(name, segmentBytes, protection), salt), protection);
 }
 
-async function readFully(file: FileHandle, target: Uint8Array, position: number): Promise<void> {
+async function readFully(file: OpenFile, target: Uint8Array, position: number): Promise<void> {
   for (let done = 0; done < target.byteLength; ) {
-    const { bytesRead } = await file.read(target, done, target.byteLength - done, position + done);
+    const { bytesRead } = await readAt(file.fd, target, done, target.byteLength - done, position + done);
     if (bytesRead === 0) throw new CacheDamagedError('it is cut short');
     done += bytesRead;
   }

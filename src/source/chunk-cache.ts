@@ -1,6 +1,6 @@
 import { setImmediate } from 'node:timers/promises';
 import type { ChunkDisk } from '../cache/chunk-disk.ts';
-import { USE_RECORD_AGE_MS } from '../cache/limits.ts';
+import { READ_NOW_BYTES_MAX, USE_RECORD_AGE_MS } from '../cache/limits.ts';
 import { type ChunkOptions, type ChunkRef, type ChunkStore, type FetchPurpose, isGuess } from '../core/chunk-store.ts';
 import { mapConcurrently } from '../core/concurrency.ts';
 import { copyBytes } from '../core/copy-bytes.ts';
@@ -97,7 +97,11 @@ export class ChunkCache implements ChunkStore {
     let missedAt: number | undefined;
     if (this.#disk !== undefined && !this.#inFlight.has(key)) {
       missedAt = this.#disk.generation;
-      if (await this.#readFromDisk(this.#disk, chunk, { key, offset, target, ...options })) return;
+      if (
+        !this.#disk.isMissing(chunk) &&
+        (await this.#readFromDisk(this.#disk, chunk, { key, offset, target, ...options }))
+      )
+        return;
       // Somebody else may have fetched it meanwhile.
       if (this.#readNow(chunk, key, offset, target)) return;
     }
@@ -112,7 +116,8 @@ export class ChunkCache implements ChunkStore {
   }
 
   readIntoNow(chunk: ChunkRef, offset: number, target: Uint8Array): boolean {
-    return this.#readNow(chunk, keyOf(chunk), offset, target);
+    const key = keyOf(chunk);
+    return this.#readNow(chunk, key, offset, target) || this.#readFromDiskNow(chunk, key, offset, target);
   }
 
   async prefetch(chunk: ChunkRef, options: ChunkOptions): Promise<boolean> {
@@ -157,6 +162,30 @@ export class ChunkCache implements ChunkStore {
   #countRead(key: string, fetch: Fetch, offset: number, length: number): void {
     if (this.#inFlight.get(key) === fetch) fetch.reads.push({ offset, length });
     else this.#memory.countRead(key, offset, length);
+  }
+
+  /** As `#readFromDisk`, in this turn; false also where it would take long to find out. */
+  #readFromDiskNow(chunk: ChunkRef, key: string, offset: number, target: Uint8Array): boolean {
+    if (this.#disk === undefined || target.byteLength > READ_NOW_BYTES_MAX || this.#inFlight.has(key)) return false;
+    const end = offset + target.byteLength;
+    for (let at = offset; at < end; ) {
+      const index = Math.floor(at / SEGMENT_BYTES);
+      const start = index * SEGMENT_BYTES;
+      const part = target.subarray(at - offset, start + SEGMENT_BYTES - offset);
+      if (!this.#memory.read(key, at, part)) {
+        const segment = this.#memory.take(segmentBytes(chunk, index));
+        if (!this.#disk.readSegmentNow(chunk, index, segment)) {
+          this.#memory.giveBack(segment);
+          return false;
+        }
+        copyBytes(segment.subarray(at - start, at - start + part.byteLength), part);
+        this.#memory.insert(key, index, segment);
+        this.#memory.countRead(key, at, part.byteLength);
+      }
+      at += part.byteLength;
+    }
+    this.counters.diskHits++;
+    return true;
   }
 
   /** False if a segment is not there: then all of the chunk is to be fetched. */
@@ -215,7 +244,7 @@ export class ChunkCache implements ChunkStore {
   }
 
   #startSegment(disk: ChunkDisk, chunk: ChunkRef, segmentKey: string, index: number): SegmentRead {
-    const buffer = this.#memory.take(Math.min(SEGMENT_BYTES, chunk.lengthBytes - index * SEGMENT_BYTES));
+    const buffer = this.#memory.take(segmentBytes(chunk, index));
     const content = disk.readSegment(chunk, index, buffer).then((isThere) => {
       if (isThere) return buffer;
       this.#memory.giveBack(buffer);
@@ -293,7 +322,7 @@ export class ChunkCache implements ChunkStore {
     { missedAt, found }: { missedAt: number | undefined; found: { onDisk: boolean } },
   ): Promise<Uint8Array> {
     // Looked for again if anything was written since: it may have come and gone from memory in between.
-    if (this.#disk !== undefined && missedAt !== this.#disk.generation) {
+    if (this.#disk !== undefined && missedAt !== this.#disk.generation && !this.#disk.isMissing(chunk)) {
       const plain = this.#arena.take(chunk.lengthBytes);
       const isThere = await this.#disk.readChunk(chunk, plain);
       if (isThere && !options.signal.aborted) {
@@ -378,6 +407,11 @@ interface JoinOptions extends ChunkOptions {
 
 function keyOf({ mac, lengthBytes }: ChunkRef): string {
   return `${toHex(mac)}:${lengthBytes}`;
+}
+
+/** How long a segment of a chunk is. */
+function segmentBytes({ lengthBytes }: ChunkRef, index: number): number {
+  return Math.min(SEGMENT_BYTES, lengthBytes - index * SEGMENT_BYTES);
 }
 
 /** The same bytes in memory that nobody uses again: whoever has them never gives them back. */

@@ -2,10 +2,12 @@
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import type { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
+import { READ_NOW_BYTES_MAX } from '../../../src/cache/limits.ts';
 import type { ChunkOptions, ChunkRef, ChunkStore } from '../../../src/core/chunk-store.ts';
 import { ByteBudget } from '../../../src/core/concurrency.ts';
 import { orStopped, StoppedError } from '../../../src/core/stop.ts';
 import { ChunkCache } from '../../../src/source/chunk-cache.ts';
+import { SEGMENT_BYTES } from '../../../src/source/limits.ts';
 
 const chunk: ChunkRef = {
   mac: new Uint8Array(32),
@@ -134,6 +136,7 @@ describe('a chunk that has come', () => {
     const disk = {
       generation: 0,
       pending: () => undefined,
+      isMissing: () => false,
       has: () => new Promise<boolean>((resolve) => (looked = resolve)),
       readSegment: async () => false,
       hasRoomFor: () => false,
@@ -160,7 +163,7 @@ it('chunks that a busy disk did not take go to it before those that came later',
   const disk = {
     generation: 0,
     pending: () => undefined,
-    readSegment: async () => false,
+    isMissing: () => true,
     hasRoomFor: () => room > 0,
     offer: async ({ lengthBytes }: ChunkRef) => {
       room--;
@@ -186,6 +189,39 @@ it('chunks that a busy disk did not take go to it before those that came later',
   room = 1;
   await read(4);
   expect(offered).toEqual([1, 2, 3]);
+  await cache.close();
+});
+
+it('what a client asks for is read from a prompt disk in the same turn, once, and scans are not', async () => {
+  const long = { ...chunk, lengthBytes: 3 * SEGMENT_BYTES };
+  const read: number[] = [];
+  let isPrompt = true;
+  const disk = {
+    generation: 0,
+    pending: () => undefined,
+    isMissing: () => false,
+    readSegmentNow: (_: ChunkRef, index: number, target: Uint8Array) => {
+      read.push(index);
+      target.fill(index + 1);
+      return isPrompt;
+    },
+    close: async () => {},
+  } as unknown as ChunkDisk;
+  const cache = new ChunkCache(new HeldStore(), { bytesMax: 10 * SEGMENT_BYTES, disk });
+  // Across the border of two segments; the second time they come from memory.
+  for (let round = 0; round < 2; round++) {
+    const target = new Uint8Array(10);
+    expect(cache.readIntoNow(long, SEGMENT_BYTES - 4, target)).toBe(true);
+    expect([...target]).toEqual([1, 1, 1, 1, 2, 2, 2, 2, 2, 2]);
+    expect(read).toEqual([0, 1]);
+  }
+  expect(cache.counters).toMatchObject({ diskHits: 1, hits: 1 });
+  expect(cache.readIntoNow(long, 0, new Uint8Array(READ_NOW_BYTES_MAX + 1))).toBe(true); // In memory by now.
+  expect(cache.readIntoNow(long, 2 * SEGMENT_BYTES, new Uint8Array(READ_NOW_BYTES_MAX + 1))).toBe(false);
+  expect(read).toEqual([0, 1]);
+  isPrompt = false;
+  expect(cache.readIntoNow(long, 2 * SEGMENT_BYTES, new Uint8Array(1))).toBe(false);
+  expect(cache.counters.diskHits).toBe(1);
   await cache.close();
 });
 
