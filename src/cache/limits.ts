@@ -52,11 +52,11 @@ export const CHUNK_CLOSE_MS = 5_000;
 /** Bytes a client asks for which the main thread reads from cached chunks by itself: pages of a database, no scans. */
 export const READ_NOW_BYTES_MAX = 32 * KiB;
 
-/** How long such reads may take on average, milliseconds: some five times what a good disk takes, and an eighth of a turning one's. */
-export const PROMPT_MS_MAX = 1;
+/** How long such reads may take on average, milliseconds: some ten times what a good disk takes, and a quarter of a turning one's. */
+export const PROMPT_MS_MAX = 2;
 
-/** What one read counts for in that average: one that the system held up once does not end it. */
-export const PROMPT_AVERAGE_PART = 1 / 8;
+/** What one read counts for in that average: one that the system held up does not end it. */
+export const PROMPT_AVERAGE_PART = 1 / 16;
 
 /** The pause when they take longer, in times what the last one took. */
 export const SLOW_PAUSE_FACTOR = 100;

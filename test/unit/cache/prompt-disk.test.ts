@@ -13,10 +13,10 @@ function diskWithClock() {
   return { disk, clock, read };
 }
 
-test('reads of a tenth of a millisecond go on, also if one of many is held up', () => {
+test('reads of a fraction of a millisecond go on, also if one of many is held up', () => {
   const { disk, read } = diskWithClock();
   for (let i = 0; i < 1000; i++) {
-    read(i % 100 === 50 ? 6 : 0.1);
+    read(i % 100 === 50 ? 20 : 0.3);
     expect(disk.isPrompt, `after ${i} reads`).toBe(true);
   }
 });
@@ -32,7 +32,7 @@ test('a disk that turns is waited for in some hundredths of the time at most', (
     } else clock.nowMs += 1;
   }
   expect(waitedMs).toBeGreaterThan(0);
-  expect(waitedMs / 60_000).toBeLessThan(0.03);
+  expect(waitedMs / 60_000).toBeLessThan(0.06);
 });
 
 test('one that hangs for seconds is left alone for minutes, and what it throws is passed on', () => {
