@@ -25,16 +25,17 @@ export async function measureChunks(bench: Bench, store: BenchStore): Promise<vo
 }
 
 /** Some of them, each once, in no order. */
-function pick(chunks: PlacedChunk[], seed: number): PlacedChunk[] {
+export function pick(chunks: PlacedChunk[], seed: number, count = CHUNKS): PlacedChunk[] {
   const numbers = randomNumbers(seed, 2 ** 32);
   const keyed = chunks.map((chunk) => ({ chunk, key: numbers.next().value }));
   return keyed
     .sort((a, b) => a.key - b.key)
-    .slice(0, CHUNKS)
+    .slice(0, count)
     .map(({ chunk }) => chunk);
 }
 
-async function readAlone(store: BenchStore, chunks: readonly PlacedChunk[]): Promise<number[]> {
+/** Milliseconds of each of them: fetched and decoded in this process, one after another, cold. */
+export async function readAlone(store: BenchStore, chunks: readonly PlacedChunk[]): Promise<number[]> {
   const opened = await openContents(store);
   await dropCaches();
   const times = await timeEach(chunks, ({ chunk }) => opened.chunks.get(chunk));

@@ -10,12 +10,17 @@ import {
   PGBENCH_ROWS_PER_SCALE,
   withCleanup,
 } from '../bench.ts';
+import { openContents, placeChunks } from '../contents.ts';
 import { copyOfRawImage } from '../raw-image.ts';
 import { hasOption, serveRaw, startKloset } from '../servers.ts';
 import { startOnDisk } from '../session.ts';
 import { dropCaches } from '../usage.ts';
+import { pick, readAlone } from './chunks.ts';
 
 const LOOKUPS = 1000;
+/** Read alone before the clock counts: a server has run its code by then, too. */
+const WARM_UP_CHUNKS = 20;
+const ALONE_CHUNKS = 200;
 
 export async function measureLookups(bench: Bench, store: BenchStore): Promise<void> {
   if (store.data.scale === undefined) return bench.results.skip('row lookups', 'the fixture has no keys to look up');
@@ -37,20 +42,41 @@ async function onBackup(bench: Bench, store: BenchStore, cleanup: Cleanup): Prom
   const cold = await lookUp(bench, store, session.postgres);
   const chunks = (await server.report()).chunksFetched - before.chunksFetched;
   const warm = await lookUp(bench, store, session.postgres);
+  const files = await relationFiles(session.postgres);
   await session.stop();
   await server.stop();
-  const aloneMs = bench.results.median('chunk-alone', store.setting);
   note(bench, store, 'kloset-nbd', {
     'lookups-cold': cold,
     'lookups-warm': warm,
     'lookups-chunks': chunks,
-    'lookups-bound': aloneMs && (chunks * aloneMs) / 1000,
+    'lookups-bound': (chunks * (await chunkAloneMs(bench, store, files))) / 1000,
     'lookups-disk': hasOption('serve', '--cache-disk')
       ? await fromDiskCache(bench, store, { cacheDirectory })
       : undefined,
   });
   if (!hasOption('serve', '--cache-disk'))
     bench.results.skip('lookups from the disk cache', 'serve has no --cache-disk');
+}
+
+/** Paths of the table and its index in the data directory, as PostgreSQL tells them: `base/5/16396`. */
+async function relationFiles(postgres: RunningPostgres): Promise<string[]> {
+  const names = ['pgbench_accounts', 'pgbench_accounts_pkey'];
+  return Promise.all(
+    names.map(async (name) => (await postgres.query(`select pg_relation_filepath('${name}')`)).trim()),
+  );
+}
+
+/** The mean over chunks of these relations: look-ups by random keys ask for nearly all of them, small ones and large ones. */
+async function chunkAloneMs({ options }: Bench, store: BenchStore, files: readonly string[]): Promise<number> {
+  const planned = await openContents({ ...store, location: store.directory });
+  const chunks = (await placeChunks(planned)).filter(({ chunk }) => {
+    const path = Buffer.from(chunk.file.path).toString();
+    return files.some((file) => path.endsWith(`/${file}`) || path.includes(`/${file}.`));
+  });
+  await planned.close();
+  const times = await readAlone(store, pick(chunks, options.seed, WARM_UP_CHUNKS + ALONE_CHUNKS));
+  const warm = times.slice(WARM_UP_CHUNKS);
+  return warm.reduce((sum, ms) => sum + ms, 0) / warm.length;
 }
 
 /** The same keys with everything started anew but the directory of caches. */
