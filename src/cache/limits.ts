@@ -49,10 +49,7 @@ export const CHUNK_WRITE_PAUSE_MS = 10_000;
 /** How long closing waits for chunks to be written, milliseconds: what is not is fetched again some day. */
 export const CHUNK_CLOSE_MS = 5_000;
 
-/** Bytes a client asks for which the main thread reads from cached chunks by itself: pages of a database, no scans. */
-export const READ_NOW_BYTES_MAX = 32 * KiB;
-
-/** How long such reads may take on average, milliseconds: some ten times what a good disk takes, and a quarter of a turning one's. */
+/** How long reads in the main thread may take on average, milliseconds: some ten times what a good disk takes, and a quarter of a turning one's. */
 export const PROMPT_MS_MAX = 2;
 
 /** What one read counts for in that average: one that the system held up does not end it. */

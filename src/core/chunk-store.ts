@@ -1,3 +1,4 @@
+import type { Reach } from './device.ts';
 import type { FileCost } from './file-costs.ts';
 import type { StopOptions } from './stop.ts';
 
@@ -54,8 +55,8 @@ export interface ChunkStore {
    * makes the rest. Rejects as `get`.
    */
   readInto?(chunk: ChunkRef, offset: number, target: Uint8Array, options?: ChunkOptions): Promise<void>;
-  /** The same if the bytes are in memory; false if `readInto` is to be asked, and `target` then holds nothing of meaning. */
-  readIntoNow?(chunk: ChunkRef, offset: number, target: Uint8Array): boolean;
+  /** The same at once, if the bytes are within reach; false if `readInto` is to be asked, and `target` then holds nothing of meaning. */
+  readIntoNow?(chunk: ChunkRef, offset: number, target: Uint8Array, reach?: Reach): boolean;
   /** Sees to it that a later read of the chunk needs no fetch; true if it had to be fetched. Rejects as `get`. */
   prefetch?(chunk: ChunkRef, options: ChunkOptions): Promise<boolean>;
   /** Takes back what `get` gave, if its memory can be used again: nobody reads it any more. Nobody must. */

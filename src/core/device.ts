@@ -2,6 +2,9 @@ import type { StopOptions } from './stop.ts';
 import type { ByteRange } from './units.ts';
 
 /** A fixed-size, random-access array of bytes. Offsets and lengths are bytes, as `number`: below 2 ** 53 by assertion. */
+/** How far a read at once may go: to what is in memory (the default), or also to a disk of ours that answers promptly. */
+export type Reach = 'memory' | 'disk';
+
 export interface ReadableDevice {
   /** Constant while open; a multiple of BLOCK_SIZE. */
   readonly sizeBytes: number;
@@ -12,10 +15,10 @@ export interface ReadableDevice {
    */
   read(offset: number, target: Uint8Array, options?: StopOptions): Promise<void>;
   /**
-   * As `read`, but at once and only from memory: true when `target` is filled; false when `read` is to be asked, and
-   * `target` then holds nothing of meaning. Throws for bugs only. For a read that a promise would make slower.
+   * As `read`, but at once: true when `target` is filled; false when `read` is to be asked, and `target` then holds
+   * nothing of meaning. Throws for bugs only. For a read that a promise would make slower.
    */
-  readNow?(offset: number, target: Uint8Array): boolean;
+  readNow?(offset: number, target: Uint8Array, reach?: Reach): boolean;
   /** Idempotent; waits for what is in flight. */
   close(): Promise<void>;
 }

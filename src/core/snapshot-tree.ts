@@ -1,3 +1,4 @@
+import type { Reach } from './device.ts';
 import type { StopOptions } from './stop.ts';
 import type { ByteRange } from './units.ts';
 
@@ -70,7 +71,7 @@ export interface ContentReader {
    */
   read(entry: number, offset: number, target: Uint8Array, options?: StopOptions): Promise<void>;
   /** As ReadableDevice.readNow. */
-  readNow?(entry: number, offset: number, target: Uint8Array): boolean;
+  readNow?(entry: number, offset: number, target: Uint8Array, reach?: Reach): boolean;
   /**
    * Sees to it that later reads of a range inside the file find it at hand; resolves to the plain bytes fetched for it. What cannot be read
    * is left to whoever reads it. Stops early at the signal, and where more is asked for than can be kept.

@@ -10,7 +10,7 @@
  * in flight may see either content; one issued after the write settled sees the write, because the store changes the map
  * before it settles.
  */
-import type { BlockDevice, ReadableDevice } from '../core/device.ts';
+import type { BlockDevice, Reach, ReadableDevice } from '../core/device.ts';
 import { assert, OverlayError, UserError } from '../core/errors.ts';
 import { type Log, silentLog } from '../core/log.ts';
 import type { StopOptions } from '../core/stop.ts';
@@ -88,7 +88,7 @@ export class OverlayDevice implements BlockDevice {
     return this.#during(() => this.#readParts(offset, target, options));
   }
 
-  readNow(offset: number, target: Uint8Array): boolean {
+  readNow(offset: number, target: Uint8Array, reach?: Reach): boolean {
     this.#assertInside(offset, target.length);
     if (this.#closing !== undefined) return false;
     const end = offset + target.length;
@@ -98,7 +98,7 @@ export class OverlayDevice implements BlockDevice {
       const until = Math.min(end, (first + count) * BLOCK_SIZE);
       const part = until - at === target.length ? target : target.subarray(at - offset, until - offset);
       if (value === undefined) {
-        if (this.#base.readNow?.(at, part) !== true) return false;
+        if (this.#base.readNow?.(at, part, reach) !== true) return false;
       } else if (isZeroValue(value)) part.fill(0);
       else if (this.#store.readNow?.({ first, value }, at - first * BLOCK_SIZE, part) !== true) return false;
       at = until;

@@ -1,4 +1,4 @@
-import type { BlockDevice, ReadableDevice } from '../core/device.ts';
+import type { BlockDevice, Reach, ReadableDevice } from '../core/device.ts';
 import { OverlayError } from '../core/errors.ts';
 import type { StopOptions } from '../core/stop.ts';
 
@@ -17,8 +17,8 @@ export class ReadOnlyDevice implements BlockDevice {
     return this.#base.read(offset, target, options);
   }
 
-  readNow(offset: number, target: Uint8Array): boolean {
-    return this.#base.readNow?.(offset, target) ?? false;
+  readNow(offset: number, target: Uint8Array, reach?: Reach): boolean {
+    return this.#base.readNow?.(offset, target, reach) ?? false;
   }
 
   async write(): Promise<void> {

@@ -1,3 +1,4 @@
+import type { Reach } from '../core/device.ts';
 import type { DistinctBlocks } from '../core/distinct-blocks.ts';
 import type { DeviceExtent, ExportDevice } from '../core/export-device.ts';
 import type { StopOptions } from '../core/stop.ts';
@@ -47,8 +48,8 @@ export class StatusDevice implements ExportDevice {
     return this.#device.read(offset, target, options);
   }
 
-  readNow(offset: number, target: Uint8Array): boolean {
-    if (this.#device.readNow?.(offset, target) !== true) return false;
+  readNow(offset: number, target: Uint8Array, reach?: Reach): boolean {
+    if (this.#device.readNow?.(offset, target, reach) !== true) return false;
     this.#asked?.add(offset, target.length);
     return true;
   }

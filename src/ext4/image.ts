@@ -1,6 +1,6 @@
 /** A layout as a device: metadata blocks are rendered when they are read, file data comes from the snapshot. */
 import { forEachConcurrently } from '../core/concurrency.ts';
-import type { ReadableDevice } from '../core/device.ts';
+import type { Reach, ReadableDevice } from '../core/device.ts';
 import { assert } from '../core/errors.ts';
 import type { ContentReader } from '../core/snapshot-tree.ts';
 import type { StopOptions } from '../core/stop.ts';
@@ -85,13 +85,13 @@ export class Ext4Image implements ReadableDevice {
     }
   }
 
-  readNow(offset: number, target: Uint8Array): boolean {
+  readNow(offset: number, target: Uint8Array, reach?: Reach): boolean {
     this.#assertReadable(offset, target);
     if (this.content.readNow === undefined) return false;
     const { pieces, slow } = this.#fillMetadata(offset, target);
     if (slow.length > 0) return false;
     for (const piece of pieces) {
-      if (!this.content.readNow(piece.entry, piece.offset, piece.target)) return false;
+      if (!this.content.readNow(piece.entry, piece.offset, piece.target, reach)) return false;
     }
     return true;
   }

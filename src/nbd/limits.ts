@@ -41,6 +41,8 @@ export interface NbdLimits {
   readonly payloadBytesMax: number;
   /** Bytes of a READ that may be answered in the turn it came in; copying a longer one would keep the others waiting for more than a fraction of a millisecond. */
   readonly readNowBytesMax: number;
+  /** Of these, bytes that may come from the cache's disk: pages of a database, no scans. */
+  readonly readDiskNowBytesMax: number;
   /** Bytes of a refused payload that are read and thrown away to stay in step; a longer one ends the connection. Four times what is allowed. */
   readonly drainedPayloadBytesMax: number;
   /** Extents in one reply to BLOCK_STATUS: 64 KiB a context, 128 KiB with extended headers. Clients ask again from where it ends. */
@@ -71,6 +73,7 @@ export const nbdLimits: NbdLimits = {
   stalledMsMax: 30_000,
   payloadBytesMax: 32 * MiB,
   readNowBytesMax: 1 * MiB,
+  readDiskNowBytesMax: 32 * KiB,
   drainedPayloadBytesMax: 128 * MiB,
   statusExtentsMax: 8192,
   idleMsMax: 0,

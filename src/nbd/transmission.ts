@@ -318,9 +318,11 @@ export class Transmission {
     else settled.then(flight.settled, flight.failed);
   }
 
-  /** Answers a READ in the turn it came in, if all of it is in memory. */
+  /** Answers a READ in the turn it came in, if all of it is in memory, or a short one on a disk that is prompt. */
   #readNow({ offset, length }: Flight, target: Buffer): boolean {
-    return length <= this.#shared.limits.readNowBytesMax && this.#device.readNow?.(offset, target) === true;
+    const { readNowBytesMax, readDiskNowBytesMax } = this.#shared.limits;
+    if (length > readNowBytesMax) return false;
+    return this.#device.readNow?.(offset, target, length <= readDiskNowBytesMax ? 'disk' : 'memory') === true;
   }
 
   async #blockStatus(flight: Flight, payload: Buffer): Promise<void> {

@@ -1,10 +1,11 @@
 import { setImmediate } from 'node:timers/promises';
 import type { ChunkDisk } from '../cache/chunk-disk.ts';
-import { READ_NOW_BYTES_MAX, USE_RECORD_AGE_MS } from '../cache/limits.ts';
+import { USE_RECORD_AGE_MS } from '../cache/limits.ts';
 import { type ChunkOptions, type ChunkRef, type ChunkStore, type FetchPurpose, isGuess } from '../core/chunk-store.ts';
 import { mapConcurrently } from '../core/concurrency.ts';
 import { copyBytes } from '../core/copy-bytes.ts';
 import { type CacheCounters, newCacheCounters } from '../core/counters.ts';
+import type { Reach } from '../core/device.ts';
 import { CorruptStoreError } from '../core/errors.ts';
 import { toHex } from '../core/mac.ts';
 import { SharedArena } from '../core/shared-arena.ts';
@@ -115,9 +116,10 @@ export class ChunkCache implements ChunkStore {
     await this.#join(key, chunk, { ...options, missedAt }, copy);
   }
 
-  readIntoNow(chunk: ChunkRef, offset: number, target: Uint8Array): boolean {
+  readIntoNow(chunk: ChunkRef, offset: number, target: Uint8Array, reach: Reach = 'memory'): boolean {
     const key = keyOf(chunk);
-    return this.#readNow(chunk, key, offset, target) || this.#readFromDiskNow(chunk, key, offset, target);
+    if (this.#readNow(chunk, key, offset, target)) return true;
+    return reach === 'disk' && this.#readFromDiskNow(chunk, key, offset, target);
   }
 
   async prefetch(chunk: ChunkRef, options: ChunkOptions): Promise<boolean> {
@@ -166,7 +168,7 @@ export class ChunkCache implements ChunkStore {
 
   /** As `#readFromDisk`, in this turn; false also where it would take long to find out. */
   #readFromDiskNow(chunk: ChunkRef, key: string, offset: number, target: Uint8Array): boolean {
-    if (this.#disk === undefined || target.byteLength > READ_NOW_BYTES_MAX || this.#inFlight.has(key)) return false;
+    if (this.#disk === undefined || this.#inFlight.has(key)) return false;
     const end = offset + target.byteLength;
     for (let at = offset; at < end; ) {
       const index = Math.floor(at / SEGMENT_BYTES);

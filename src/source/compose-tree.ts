@@ -5,6 +5,7 @@
  * children follow each other in the order of the directories. So the result is a list of runs, at most one for each
  * level of each tree, between the few directories that are made for the names; columns are copied run by run.
  */
+import type { Reach } from '../core/device.ts';
 import { UserError } from '../core/errors.ts';
 import { type ContentReader, type ExtendedAttribute, entryTypes, type SnapshotTree } from '../core/snapshot-tree.ts';
 import type { StopOptions } from '../core/stop.ts';
@@ -187,9 +188,9 @@ class ComposedContent implements ContentReader {
     return this.#contents[run.part!]!.read(run.from + entry - run.start, offset, target, options);
   }
 
-  readNow(entry: number, offset: number, target: Uint8Array): boolean {
+  readNow(entry: number, offset: number, target: Uint8Array, reach?: Reach): boolean {
     const run = this.#runOf(entry);
-    return this.#contents[run.part!]!.readNow?.(run.from + entry - run.start, offset, target) ?? false;
+    return this.#contents[run.part!]!.readNow?.(run.from + entry - run.start, offset, target, reach) ?? false;
   }
 
   async prefetch(entry: number, range: ByteRange, options?: StopOptions): Promise<number> {

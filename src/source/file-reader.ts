@@ -2,6 +2,7 @@ import { LRUCache } from 'lru-cache';
 import type { ChunkRef, ChunkStore, FileRef } from '../core/chunk-store.ts';
 import { mapConcurrently } from '../core/concurrency.ts';
 import { copyBytes } from '../core/copy-bytes.ts';
+import type { Reach } from '../core/device.ts';
 import { CorruptStoreError } from '../core/errors.ts';
 import type { FileCost, FileCosts } from '../core/file-costs.ts';
 import { MAC_BYTES } from '../core/mac.ts';
@@ -118,7 +119,7 @@ export class FileReader {
   }
 
   /** As ContentReader.readNow. Whatever is not as it should be is left to `read`, which says so. */
-  readNow(entry: number, offset: number, target: Uint8Array): boolean {
+  readNow(entry: number, offset: number, target: Uint8Array, reach?: Reach): boolean {
     const opened = this.#open.get(entry)?.opened;
     if (opened === undefined || this.#chunks.readIntoNow === undefined) return false;
     const { table, ref } = opened;
@@ -128,7 +129,7 @@ export class FileReader {
       const chunk = ref.chunks[i]!;
       if (chunk.lengthBytes === 0) continue;
       const part = partOf({ chunk, table }, { offset, target });
-      if (!this.#chunks.readIntoNow(chunk, part.offset, part.target)) return false;
+      if (!this.#chunks.readIntoNow(chunk, part.offset, part.target, reach)) return false;
       this.#readAhead?.used(chunk);
     }
     this.#touched(entry, offset, end);

@@ -1,4 +1,5 @@
 import type { ChunkRef, ChunkStore } from '../core/chunk-store.ts';
+import type { Reach } from '../core/device.ts';
 import { CorruptStoreError, StoreUnavailableError } from '../core/errors.ts';
 import { FileCosts } from '../core/file-costs.ts';
 import { MAC_BYTES } from '../core/mac.ts';
@@ -91,8 +92,8 @@ export class KlosetSource implements SnapshotSource {
     return this.#files.read(entry, offset, target, options);
   }
 
-  readNow(entry: number, offset: number, target: Uint8Array): boolean {
-    return this.#files.readNow(entry, offset, target);
+  readNow(entry: number, offset: number, target: Uint8Array, reach?: Reach): boolean {
+    return this.#files.readNow(entry, offset, target, reach);
   }
 
   /** The chunks that hold bytes `from` up to `to` of a file, by default all, in order. Rejects as `read`. */

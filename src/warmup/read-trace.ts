@@ -1,5 +1,7 @@
 /** Which chunks clients have read, each once, in the order of their first read. */
+
 import type { ChunkOptions, ChunkRef, ChunkStore } from '../core/chunk-store.ts';
+import type { Reach } from '../core/device.ts';
 import { TRACED_CHUNKS_MAX } from './limits.ts';
 
 /** A chunk, and where it was in which file. */
@@ -63,9 +65,9 @@ export function traced(chunks: ChunkStore, trace: ReadTrace): ChunkStore {
       return chunks.get(chunk, options);
     },
     ...(chunks.readIntoNow && {
-      readIntoNow(chunk: ChunkRef, offset: number, target: Uint8Array) {
+      readIntoNow(chunk: ChunkRef, offset: number, target: Uint8Array, reach?: Reach) {
         trace.note(chunk);
-        return chunks.readIntoNow!(chunk, offset, target);
+        return chunks.readIntoNow!(chunk, offset, target, reach);
       },
     }),
     ...(chunks.readInto && {

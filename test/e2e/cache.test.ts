@@ -1,10 +1,12 @@
 /** The disk cache as operators meet it: where it lies, who may have it, and that it changes nothing. */
-import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { KiB } from '../../src/core/units.ts';
 import { cachedFiles } from '../support/cache.ts';
-import { runCli } from '../support/cli.ts';
+import { runCli, startServer } from '../support/cli.ts';
 import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
+import { RawClient } from '../support/nbd-client.ts';
 
 const cleanup = cleanupAfterEach();
 /** With what the log has to say; on a slow machine it tells of progress, too. */
@@ -57,5 +59,43 @@ describe('the disk cache', () => {
     expect(cachedFiles(home)).toEqual([]);
     await inspect([], env);
     expect(cachedFiles(join(home, 'kloset-nbd'))).toHaveLength(3);
+  });
+});
+
+const STEP = 128 * KiB;
+const PAGE_BYTES = 4096;
+
+/** Serves a snapshot, and reads a page of each 128 KiB of its disk; `mainThreadBytes`: what the main thread read(2) meanwhile. */
+async function readPages(directory: string, options: readonly string[], offsets: readonly number[]) {
+  const args = ['--store', albumStore, 'latest', '--no-warm', '--cache-dir', directory, ...options];
+  const server = await startServer(cleanup, args);
+  const client = await (await RawClient.connect(server.uris[0]!)).hello();
+  const { sizeBytes } = await client.go();
+  const io = `/proc/${server.pid}/task/${server.pid}/io`;
+  const bytesRead = () => Number(/^rchar: (\d+)$/m.exec(readFileSync(io, 'utf8'))![1]);
+  const passes: { pages: Buffer; mainThreadBytes: number }[] = [];
+  for (const offset of offsets) {
+    const before = bytesRead();
+    const pages: Buffer[] = [];
+    for (let at = offset; at + PAGE_BYTES <= sizeBytes; at += STEP) pages.push(await client.read(at, PAGE_BYTES));
+    passes.push({ pages: Buffer.concat(pages), mainThreadBytes: bytesRead() - before });
+  }
+  client.socket.destroy();
+  await server.stop();
+  return passes;
+}
+
+describe.skipIf(!existsSync('/proc/self/task'))('pages that an earlier server cached', () => {
+  test.each([
+    ['a writable disk', []],
+    ['a read-only disk', ['--read-only']],
+  ])('are read by the main thread in the turn they are asked for: %s', async (_, options) => {
+    const directory = temporaryFolder(cleanup);
+    const offsets = [0, 64 * KiB];
+    const cold = await readPages(directory, options, offsets);
+    // The first pass reads tables of chunks, which no page waits for in its turn.
+    const warm = await readPages(directory, options, offsets);
+    for (const [index, { pages }] of warm.entries()) expect(pages.equals(cold[index]!.pages)).toBe(true);
+    expect(warm[1]!.mainThreadBytes).toBeGreaterThan(20 * 64 * KiB);
   });
 });

@@ -1,5 +1,6 @@
 /** READs that are answered in the turn they came in. */
 import { afterEach, describe, expect, test } from 'vitest';
+import type { Reach } from '../../../src/core/device.ts';
 import { AssertionError } from '../../../src/core/errors.ts';
 import { KiB } from '../../../src/core/units.ts';
 import { commands } from '../../../src/nbd/protocol.ts';
@@ -13,6 +14,7 @@ afterEach(() => running.close());
 class HalfWarmDevice extends MemoryDevice {
   reads = 0;
   readsNow = 0;
+  readonly reaches: (Reach | undefined)[] = [];
   failure: unknown;
 
   constructor() {
@@ -24,8 +26,9 @@ class HalfWarmDevice extends MemoryDevice {
     await super.read(offset, target);
   }
 
-  readNow(offset: number, target: Uint8Array): boolean {
+  readNow(offset: number, target: Uint8Array, reach?: Reach): boolean {
     this.readsNow++;
+    this.reaches.push(reach);
     if (this.failure !== undefined) throw this.failure;
     target.fill(0xee);
     if (offset + target.length > this.sizeBytes / 2) return false;
@@ -61,6 +64,14 @@ describe('a device that may have the bytes in memory', () => {
     await client.read(0, 4096);
     await client.read(0, 4097);
     expect([device.readsNow, device.reads]).toEqual([1, 1]);
+  });
+
+  test('is asked to wait for a disk for short reads only', async () => {
+    const device = new HalfWarmDevice();
+    running = await startServer(device);
+    const client = await (await running.client()).go();
+    for (const length of [4096, 32 * KiB, 32 * KiB + 1]) await client.read(0, length);
+    expect(device.reaches).toEqual(['disk', 'disk', 'memory']);
   });
 
   test('answers a whole row of requests of one wake-up, warm and cold ones mixed', async () => {
