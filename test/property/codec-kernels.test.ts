@@ -129,6 +129,25 @@ test('XOR, at every length, with what lies behind left alone', () => {
   }
 });
 
+test('counter blocks: the first word counts on and wraps, the rest stays', () => {
+  const block = randomBytesOf(4, 16);
+  for (const [counter, blocks] of [
+    [0, 1],
+    [7, 4096],
+    [2 ** 32 - 2, 5],
+    [2 ** 32 + 3, 2],
+  ] as const) {
+    const [ofWasm, ofTwin] = [wasm, twin].map((kernels) => toHex(kernels.counters(block, counter, blocks)));
+    expect(ofWasm).toBe(ofTwin);
+    const expected = Array.from({ length: blocks }, (_, index) => {
+      const each = Buffer.from(block);
+      each.writeUInt32LE((counter + index) % 2 ** 32, 0);
+      return each;
+    });
+    expect(ofTwin).toBe(toHex(Buffer.concat(expected)));
+  }
+});
+
 describe('in the workspace', () => {
   test('the same is done as elsewhere, and nothing outside of it is written', () => {
     fc.assert(

@@ -11,6 +11,7 @@ export interface KernelExports {
   xxh32Update(from: number, end: number): void;
   xxh32End(from: number, end: number, totalBytes: number): number;
   xxh32Blocks(from: number, blocks: number, to: number, seed: number): void;
+  countBlocks(first: number, blocks: number, counter: number): void;
   xorInto(target: number, other: number, bytes: number): void;
   polyvalStart(key: number): void;
   polyvalDecrypt(ciphertext: number, keystream: number, plain: number, bytes: number): void;

@@ -9,7 +9,7 @@
  * AES-CTR cannot make the keystream: it counts big-endian, over all 16 bytes, while this counter is the first four bytes
  * of its block, little-endian, and wraps without a carry.
  */
-import { createCipheriv, createSecretKey, type KeyObject, timingSafeEqual } from 'node:crypto';
+import { createCipheriv, type KeyObject, timingSafeEqual } from 'node:crypto';
 import { CorruptStoreError } from '../../core/errors.ts';
 import { KiB } from '../../core/units.ts';
 import type { Kernels } from './kernels.ts';
@@ -31,8 +31,6 @@ const PIECE_BYTES = 64 * KiB;
 export class GcmSivDecryptor {
   readonly #kernels: Kernels;
   readonly #derivation = new Uint8Array(DERIVED_BLOCKS * BLOCK_BYTES);
-  readonly #counters = new Uint8Array(PIECE_BYTES);
-  readonly #countersView = new DataView(this.#counters.buffer);
 
   constructor(kernels: Kernels) {
     this.#kernels = kernels;
@@ -59,15 +57,17 @@ export class GcmSivDecryptor {
     const ciphertext = message.subarray(NONCE_BYTES, message.byteLength - TAG_BYTES);
     const tag = message.subarray(message.byteLength - TAG_BYTES);
     const { authenticationKey, encryption } = this.#deriveKeys(key, nonce);
-    const { polyval, xor } = this.#kernels;
+    const { polyval, counters, xor } = this.#kernels;
     const isVerified = tags === 'verify';
 
     if (isVerified) polyval.start(authenticationKey);
-    let counter = this.#fillCounters(tag, Math.min(ciphertext.byteLength, PIECE_BYTES));
+    const firstBlock = new Uint8Array(tag);
+    firstBlock[15]! |= 0x80;
+    let counter = new DataView(firstBlock.buffer).getUint32(0, true);
     for (let at = 0; at < ciphertext.byteLength; at += PIECE_BYTES) {
       const end = Math.min(at + PIECE_BYTES, ciphertext.byteLength);
       const blocks = Math.ceil((end - at) / BLOCK_BYTES);
-      const keystream = encryption.update(this.#countFrom(counter, blocks));
+      const keystream = encryption.update(counters(firstBlock, counter, blocks));
       const piece = plain.subarray(at, end);
       if (isVerified) polyval.decrypt(ciphertext.subarray(at, end), keystream, piece);
       else xor(ciphertext.subarray(at, end), keystream.subarray(0, end - at), piece);
@@ -95,29 +95,11 @@ export class GcmSivDecryptor {
     }
     return {
       authenticationKey: keys.subarray(0, 16),
-      encryption: aesEcb(createSecretKey(keys.subarray(16))),
+      encryption: aesEcb(keys.subarray(16)),
     };
-  }
-
-  /** Puts the constant 12 bytes of counter blocks for `bytes` bytes in place and returns the first block's counter. */
-  #fillCounters(tag: Uint8Array, bytes: number): number {
-    const view = new DataView(tag.buffer, tag.byteOffset, tag.byteLength);
-    this.#counters.set(tag);
-    this.#counters[15]! |= 0x80;
-    // Each round doubles what is there: a memory copy beats three writes a block.
-    for (let filled = BLOCK_BYTES; filled < bytes; filled *= 2) this.#counters.copyWithin(filled, 0, filled);
-    return view.getUint32(0, true);
-  }
-
-  #countFrom(counter: number, blocks: number): Uint8Array {
-    // setUint32 takes the counter modulo 2^32: the wrap without a carry.
-    for (let block = 0; block < blocks; block++) {
-      this.#countersView.setUint32(block * BLOCK_BYTES, counter + block, true);
-    }
-    return this.#counters.subarray(0, blocks * BLOCK_BYTES);
   }
 }
 
-function aesEcb(key: KeyObject) {
+function aesEcb(key: KeyObject | Uint8Array) {
   return createCipheriv('aes-256-ecb', key, null).setAutoPadding(false);
 }

@@ -5,8 +5,9 @@
 
 import { supportsKernels } from '../../core/wasm/instance.ts';
 import { xxh32 } from '../../core/xxh32.ts';
+import { createCounters, xor } from './counter-mode.ts';
 import { decodeLz4Block, type Lz4BlockTarget, measureLz4Block } from './lz4-block.ts';
-import { Polyval, xor } from './polyval.ts';
+import { Polyval } from './polyval.ts';
 import { createWebAssemblyKernels } from './wasm-kernels.ts';
 
 /** One thread's kernels; they hold scratch memory and the state of one hash at a time. */
@@ -23,6 +24,11 @@ export interface Kernels {
   measureLz4Block(block: Uint8Array): number;
   /** As xxh32 in core/xxh32.ts, seed 0. */
   xxh32(data: Uint8Array): number;
+  /**
+   * Counter blocks of AES-GCM-SIV, at most 64 KiB: `block` again and again, its first word, little-endian, counting on from
+   * `counter` and modulo 2^32. Valid until the next call.
+   */
+  counters(block: Uint8Array, counter: number, blocks: number): Uint8Array;
   /** Writes `ciphertext ^ keystream` to `plain`, all three as long: at most 64 KiB. */
   xor(ciphertext: Uint8Array, keystream: Uint8Array, plain: Uint8Array): void;
   readonly polyval: PolyvalKernel;
@@ -64,6 +70,7 @@ export function createTypescriptKernels(): Kernels {
     decodeLz4Block,
     measureLz4Block,
     xxh32,
+    counters: createCounters(),
     xor,
     polyval: new Polyval(),
     blake3: undefined,

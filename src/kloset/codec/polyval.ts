@@ -10,6 +10,7 @@
  * on a backup server's core can read the server's memory by simpler means; the keys never leave that machine.
  */
 import { assert } from '../../core/errors.ts';
+import { xor } from './counter-mode.ts';
 import type { PolyvalKernel } from './kernels.ts';
 
 const BLOCK_BYTES = 16;
@@ -105,12 +106,6 @@ export class Polyval implements PolyvalKernel {
     state[2] = c;
     state[3] = d;
   }
-}
-
-/** As Kernels.xor. */
-export function xor(ciphertext: Uint8Array, keystream: Uint8Array, plain: Uint8Array): void {
-  const bytes = plain.byteLength; // Read once: the getter is a call a byte where Buffers and Uint8Arrays meet.
-  for (let at = 0; at < bytes; at++) plain[at] = ciphertext[at]! ^ keystream[at]!;
 }
 
 function readU32(data: Uint8Array, at: number): number {

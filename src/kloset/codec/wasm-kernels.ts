@@ -35,6 +35,7 @@ export async function createWebAssemblyKernels(): Promise<Kernels> {
     decodeLz4Block: (block, target) => decodeLz4Block(instance, block, target),
     measureLz4Block: (block) => measureLz4Block(instance, block),
     xxh32: (data) => xxh32(instance, data),
+    counters: (block, counter, blocks) => counters(instance, block, counter, blocks),
     xor: (ciphertext, keystream, plain) => xor(instance, ciphertext, keystream, plain),
     polyval: createPolyval(instance),
     blake3: (data, key) => blake3(instance, data, key),
@@ -96,6 +97,14 @@ function xxh32(instance: KernelInstance, data: Uint8Array): number {
   const tail = data.subarray(whole);
   memory.set(tail, addresses.data);
   return instance.exports.xxh32End(addresses.data, addresses.data + tail.byteLength, data.byteLength) >>> 0;
+}
+
+function counters(instance: KernelInstance, block: Uint8Array, counter: number, blocks: number): Uint8Array {
+  assert(blocks * BLOCK_BYTES <= WINDOW_BYTES, 'counter blocks are made for 64 KiB at a time');
+  const memory = instance.bytesUpTo(WINDOWS_END);
+  memory.set(block, SECOND_WINDOW);
+  instance.exports.countBlocks(SECOND_WINDOW, blocks, counter);
+  return memory.subarray(SECOND_WINDOW, SECOND_WINDOW + blocks * BLOCK_BYTES);
 }
 
 function xor(instance: KernelInstance, ciphertext: Uint8Array, keystream: Uint8Array, plain: Uint8Array): void {
