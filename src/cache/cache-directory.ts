@@ -3,7 +3,7 @@
  * plaintext store whose id he knows, forge what is in it: so it must be ours, and nobody else's to write.
  */
 import { constants, existsSync, openSync } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, stat, statfs, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
@@ -18,6 +18,17 @@ export interface CacheChoice {
 
 /** How names of files that are not finished begin. */
 export const TEMPORARY_PREFIX = 'tmp-';
+/** Types of file systems that are another machine's or another program's, as statfs(2) has them. */
+const fileSystemsElsewhere = new Set([
+  0x6969, // NFS
+  0xff534d42, // CIFS
+  0xfe534d42, // SMB 2
+  0x65735546, // FUSE
+  0x01021997, // 9P
+  0x00c36400, // Ceph
+  0x0bd00bd0, // Lustre
+  0x5346414f, // AFS
+]);
 /** Group and others may not write. */
 const WRITABLE_BY_OTHERS = 0o022;
 
@@ -50,6 +61,13 @@ export async function makeOwnDirectory(path: string): Promise<void> {
   const { uid, mode } = await stat(path);
   if (process.geteuid !== undefined && uid !== process.geteuid()) throw new UserError('it belongs to another user');
   if ((mode & WRITABLE_BY_OTHERS) !== 0) throw new UserError('other users may write to it (chmod go-w makes it ours)');
+}
+
+/** Whether what lies there is another machine's or another program's, which can keep a reader waiting for ever. */
+export async function liesElsewhere(path: string): Promise<boolean> {
+  const { type } = await statfs(path);
+  // Some systems hand the type out as a signed number.
+  return fileSystemsElsewhere.has(type >>> 0);
 }
 
 /** An existing file, or undefined if there is none; never through a symlink. */

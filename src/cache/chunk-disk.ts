@@ -4,7 +4,14 @@ import { promisify } from 'node:util';
 import { copyBytes } from '../core/copy-bytes.ts';
 import type { CacheCounters } from '../core/counters.ts';
 import type { Log } from '../core/log.ts';
-import { makeOwnDirectory, openIfThere, openNowIfThere, removeIfThere, systemReason } from './cache-directory.ts';
+import {
+  liesElsewhere,
+  makeOwnDirectory,
+  openIfThere,
+  openNowIfThere,
+  removeIfThere,
+  systemReason,
+} from './cache-directory.ts';
 import type { ChunkWritten } from './chunk-files.ts';
 import { type ChunkFile, type ChunkFileSettings, type ChunkId, ChunkNames } from './chunk-names.ts';
 import { CacheDamagedError } from './errors.ts';
@@ -76,6 +83,7 @@ export class ChunkDisk {
     const disk = new ChunkDisk(parts);
     try {
       await makeOwnDirectory(parts.settings.directory);
+      if (await liesElsewhere(parts.settings.directory)) disk.#prompt.never();
       return disk;
     } catch (error) {
       disk.#complain('directory', error);

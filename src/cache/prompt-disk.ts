@@ -19,6 +19,11 @@ export class PromptDisk {
     return this.#pausedUntilMs === 0 || this.#nowMs() >= this.#pausedUntilMs;
   }
 
+  /** It is not to be waited for at all. */
+  never(): void {
+    this.#pausedUntilMs = Number.POSITIVE_INFINITY;
+  }
+
   /** Calls `read`, which waits for the disk. */
   during<T>(read: () => T): T {
     const startedMs = this.#nowMs();

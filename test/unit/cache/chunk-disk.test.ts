@@ -1,4 +1,5 @@
 /** Chunks on disk: what is not as it was written is missing and gone, and what there is stays below its bound. */
+import { spawn } from 'node:child_process';
 import { createSecretKey } from 'node:crypto';
 import {
   copyFileSync,
@@ -13,6 +14,7 @@ import {
 import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
+import { liesElsewhere } from '../../../src/cache/cache-directory.ts';
 import { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
 import { ChunkFiles, listChunkFiles } from '../../../src/cache/chunk-files.ts';
 import type { ChunkFileSettings, ChunkId } from '../../../src/cache/chunk-names.ts';
@@ -22,8 +24,10 @@ import { sealHeader } from '../../../src/cache/sealed-format.ts';
 import { newCacheCounters } from '../../../src/core/counters.ts';
 import { MiB, roundUp } from '../../../src/core/units.ts';
 import { cachedFiles, LogLines } from '../../support/cache.ts';
+import { mustRun } from '../../support/cli.ts';
 import { cleanupAfterEach, temporaryFolder } from '../../support/fixtures.ts';
 import { seededRandom } from '../../support/overlay-random.ts';
+import { commandPath, requires } from '../../support/requires.ts';
 import { idOf } from '../../support/store-writer.ts';
 
 const cleanup = cleanupAfterEach();
@@ -55,6 +59,22 @@ async function openDisk(
   cleanup.add(() => disk!.close());
   return { disk: disk!, counters };
 }
+
+const need = requires('root', 'nbdfuse', 'fuse', 'mount', 'nbdkit');
+it.skipIf(need.missing)(need.title('what lies behind a program’s file system is told from a disk'), async () => {
+  const folder = temporaryFolder(cleanup);
+  expect(await liesElsewhere(folder)).toBe(false);
+  const nbdkit = [commandPath('nbdkit'), '-s', '--exit-with-parent', 'memory', '1M'];
+  const nbdfuse = spawn(commandPath('nbdfuse'), [folder, '--command', ...nbdkit]);
+  const ended = new Promise<void>((resolve) => nbdfuse.once('close', () => resolve()));
+  try {
+    while (!existsSync(join(folder, 'nbd'))) await setImmediate();
+    expect(await liesElsewhere(folder)).toBe(true);
+  } finally {
+    await mustRun(commandPath('umount'), [folder]);
+    await ended;
+  }
+});
 
 /** The whole chunk; undefined if it is not there. */
 async function readWhole(disk: ChunkDisk, chunk: ChunkId): Promise<Uint8Array | undefined> {
