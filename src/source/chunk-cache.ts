@@ -1,4 +1,3 @@
-import { setImmediate } from 'node:timers/promises';
 import type { ChunkDisk } from '../cache/chunk-disk.ts';
 import { USE_RECORD_AGE_MS } from '../cache/limits.ts';
 import { type ChunkOptions, type ChunkRef, type ChunkStore, type FetchPurpose, isGuess } from '../core/chunk-store.ts';
@@ -24,13 +23,9 @@ interface Fetch {
   waiting: number;
   /** Its stored bytes have come: nobody need wait for it any more, it is kept. */
   isFetched: boolean;
-  /** Once it has come, and until it is kept and nobody waits for it any more. */
+  /** Once it has come, and as long as somebody waits for it. */
   held: HeldChunk | undefined;
   readonly found: { onDisk: boolean };
-  /** What was read of it before it is kept: memory is told then. */
-  readonly reads: { readonly offset: number; readonly length: number }[];
-  /** Memory and disk have what they want of it. */
-  isKept: boolean;
 }
 
 /** A segment on its way from disk. */
@@ -85,8 +80,8 @@ export class ChunkCache implements ChunkStore {
       const plain = new Uint8Array(chunk.lengthBytes);
       if (this.#readNow(chunk, key, 0, plain)) return plain;
     }
-    return this.#join(key, chunk, options, (plain, fetch) => {
-      this.#countRead(key, fetch, 0, plain.byteLength);
+    return this.#join(key, chunk, options, (plain) => {
+      this.#memory.countRead(key, 0, plain.byteLength);
       return ownMemory(plain);
     });
   }
@@ -106,12 +101,12 @@ export class ChunkCache implements ChunkStore {
       // Somebody else may have fetched it meanwhile.
       if (this.#readNow(chunk, key, offset, target)) return;
     }
-    const copy = (plain: Uint8Array, fetch: Fetch) => {
+    const copy = (plain: Uint8Array) => {
       if (plain.byteLength !== chunk.lengthBytes) {
         throw new CorruptStoreError(`it has ${plain.byteLength} bytes instead of ${chunk.lengthBytes}`);
       }
       copyBytes(plain.subarray(offset, end), target);
-      this.#countRead(key, fetch, offset, target.byteLength);
+      this.#memory.countRead(key, offset, target.byteLength);
     };
     await this.#join(key, chunk, { ...options, missedAt }, copy);
   }
@@ -145,25 +140,12 @@ export class ChunkCache implements ChunkStore {
         this.#disk.recordUse(chunk);
       }
     } else {
-      const arrived = this.#arrived(key, chunk);
-      const plain = arrived?.held?.plain ?? this.#disk?.pending(chunk);
+      const plain = this.#disk?.pending(chunk);
       if (plain === undefined) return false;
       copyBytes(plain.subarray(offset, offset + target.byteLength), target);
-      if (arrived !== undefined) this.#countRead(key, arrived, offset, target.byteLength);
     }
     this.counters.hits++;
     return true;
-  }
-
-  /** A chunk that has come and is about to be kept. */
-  #arrived(key: string, { lengthBytes }: ChunkRef): Fetch | undefined {
-    const fetch = this.#inFlight.get(key);
-    return fetch?.held?.plain.byteLength === lengthBytes ? fetch : undefined;
-  }
-
-  #countRead(key: string, fetch: Fetch, offset: number, length: number): void {
-    if (this.#inFlight.get(key) === fetch) fetch.reads.push({ offset, length });
-    else this.#memory.countRead(key, offset, length);
   }
 
   /** As `#readFromDisk`, in this turn; false also where it would take long to find out. */
@@ -287,31 +269,19 @@ export class ChunkCache implements ChunkStore {
     const options: FetchOptions = { purpose, signal: stop.signal, onFetched };
     const found = { onDisk: false };
     const content = this.#load(chunk, options, { missedAt, found });
-    const fetch: Fetch = {
-      content,
-      stop,
-      options,
-      waiting: 0,
-      isFetched: false,
-      held: undefined,
-      found,
-      reads: [],
-      isKept: false,
-    };
+    const fetch: Fetch = { content, stop, options, waiting: 0, isFetched: false, held: undefined, found };
     this.#inFlight.set(key, fetch);
     const forget = () => {
       if (this.#inFlight.get(key) === fetch) this.#inFlight.delete(key);
     };
-    const arrived = content.then(async (plain) => {
+    // Before those who wait: none of them finds it neither on its way nor in memory.
+    const arrived = content.then((plain) => {
       const giveBack = (bytes: Uint8Array) =>
         found.onDisk ? this.#arena.give(bytes) : this.#upstream.giveBack?.(bytes);
       fetch.held = new HeldChunk(plain, giveBack);
-      // Whoever waits has its bytes first.
-      await setImmediate();
       // One of another length is for nobody, whoever asks; it fails where it is used.
-      if (plain.byteLength === chunk.lengthBytes) this.#keep(key, chunk, fetch, fetch.held);
+      if (plain.byteLength === chunk.lengthBytes) this.#keep(key, chunk, fetch);
       forget();
-      fetch.isKept = true;
       this.#letGo(fetch);
     }, forget);
     this.#track(arrived);
@@ -339,9 +309,10 @@ export class ChunkCache implements ChunkStore {
     return this.#upstream.get(chunk, options);
   }
 
-  #keep(key: string, chunk: ChunkRef, { reads, found }: Fetch, held: HeldChunk): void {
+  #keep(key: string, chunk: ChunkRef, fetch: Fetch): void {
+    const { found } = fetch;
+    const held = fetch.held!;
     this.#memory.insertChunk(key, held);
-    for (const { offset, length } of reads) this.#memory.countRead(key, offset, length);
     if (this.#disk === undefined || found.onDisk) return;
     // Those that wait are the next to go from memory, too.
     this.#writeWaiting(this.#disk);
@@ -375,9 +346,9 @@ export class ChunkCache implements ChunkStore {
     }
   }
 
-  /** Nobody waits for the chunk any more, and it is kept: others may hold it on. */
+  /** Nobody waits for the chunk any more: others may hold it on. */
   #letGo(fetch: Fetch): void {
-    if (fetch.waiting > 0 || !fetch.isKept) return;
+    if (fetch.waiting > 0) return;
     fetch.held?.release();
     fetch.held = undefined;
   }

@@ -110,7 +110,7 @@ describe('memory that is used again', () => {
 });
 
 describe('a chunk that has come', () => {
-  it('is there for others before it is kept, and is fetched once', async () => {
+  it('is there for others in the same turn, and is fetched once', async () => {
     const upstream = new HeldStore();
     const cache = new ChunkCache(upstream, { bytesMax: 1000 });
     const target = new Uint8Array(2);
@@ -118,7 +118,6 @@ describe('a chunk that has come', () => {
     upstream.fetches[0]!.finish();
     await reading;
     expect([...target]).toEqual([2, 3]);
-    // In the same turn: nothing is in memory yet.
     expect(cache.readIntoNow(chunk, 0, target)).toBe(true);
     expect([...target]).toEqual([1, 2]);
     await Promise.all([cache.readInto(chunk, 0, target), cache.get(chunk)]);
