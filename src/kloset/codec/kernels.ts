@@ -14,8 +14,9 @@ import { createWebAssemblyKernels } from './wasm-kernels.ts';
 export interface Kernels {
   /**
    * Two buffers in the kernels' own memory, of `innerBytes` and `plainBytes` bytes and of any content: what lies there is
-   * worked on without being copied in or out. Valid until the next call of anything with bytes that lie elsewhere, BLAKE3
-   * and `xor` aside. Undefined if they would be too large, or if there is no such memory.
+   * worked on without being copied in or out. Valid until the next workspace, or until an LZ4 block that lies elsewhere is
+   * decoded or measured; BLAKE3 of a part overwrites the 64 bytes behind it. Undefined if they would be too large, or if
+   * there is no such memory.
    */
   workspace(innerBytes: number, plainBytes: number): Workspace | undefined;
   /** As decodeLz4Block in lz4-block.ts. */
