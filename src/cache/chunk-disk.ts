@@ -39,6 +39,8 @@ export interface ChunkDiskParts {
   readonly writer: ChunkWriter;
   readonly counters: CacheCounters;
   readonly log: Log;
+  /** When it may be waited for; default: as it answers. */
+  readonly prompt?: PromptDisk;
 }
 
 const closeDescriptor = promisify(close);
@@ -60,7 +62,7 @@ export class ChunkDisk {
   readonly #writer: ChunkWriter;
   readonly #log: Log;
   readonly #readers = new OpenReaders(OPEN_CHUNK_FILES_MAX);
-  readonly #prompt = new PromptDisk();
+  readonly #prompt: PromptDisk;
   /** Being written, by path: bytes that can be had from memory. */
   readonly #pending = new Map<string, Pending>();
   #pendingBytes = 0;
@@ -76,6 +78,7 @@ export class ChunkDisk {
     this.#directory = parts.settings.directory;
     this.#writer = parts.writer;
     this.#log = parts.log;
+    this.#prompt = parts.prompt ?? new PromptDisk();
   }
 
   /** Takes the writer over. Undefined, with a warning, if the directory cannot be used. */

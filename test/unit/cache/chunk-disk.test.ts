@@ -19,6 +19,7 @@ import { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
 import { ChunkFiles, listChunkFiles } from '../../../src/cache/chunk-files.ts';
 import type { ChunkFileSettings, ChunkId } from '../../../src/cache/chunk-names.ts';
 import { CHUNK_SEGMENT_BYTES } from '../../../src/cache/limits.ts';
+import { PromptDisk } from '../../../src/cache/prompt-disk.ts';
 import { sealedLength } from '../../../src/cache/sealed-buffer.ts';
 import { sealHeader } from '../../../src/cache/sealed-format.ts';
 import { newCacheCounters } from '../../../src/core/counters.ts';
@@ -55,7 +56,8 @@ async function openDisk(
     },
     close: async () => {},
   };
-  const disk = await ChunkDisk.open({ settings, writer, counters, log: options.log ?? new LogLines() });
+  const prompt = new PromptDisk(() => 0); // However busy the machine's disk is.
+  const disk = await ChunkDisk.open({ settings, writer, counters, log: options.log ?? new LogLines(), prompt });
   cleanup.add(() => disk!.close());
   return { disk: disk!, counters };
 }
