@@ -49,8 +49,16 @@ export interface PlacedChunk {
 /** Smaller ones may not hold 8 KiB on a block's boundary wherever they begin. */
 const PLACED_CHUNK_BYTES_MIN = 32 * KiB;
 
+/** `placeChunks` of a store, read where it is near. */
+export async function placeChunksOf(store: BenchStore): Promise<PlacedChunk[]> {
+  const opened = await openContents({ ...store, location: store.directory });
+  const chunks = await placeChunks(opened);
+  await opened.close();
+  return chunks;
+}
+
 /** All distinct chunks of the newest snapshot's files above 32 KiB, in the order of the disk that `serve latest` makes. */
-export async function placeChunks(opened: OpenedStore): Promise<PlacedChunk[]> {
+async function placeChunks(opened: OpenedStore): Promise<PlacedChunk[]> {
   let asked: FileRef | undefined;
   /** Gives zeroes, and notes what file they belong to. */
   const contentChunks: ChunkStore = {

@@ -3,9 +3,10 @@
  * plaintext store whose id he knows, forge what is in it: so it must be ours, and nobody else's to write.
  */
 import { constants, existsSync, openSync } from 'node:fs';
-import { type FileHandle, mkdir, open, readdir, stat, statfs, unlink } from 'node:fs/promises';
+import { type FileHandle, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../core/errors.ts';
+import { hasFileSystemType } from '../core/file-system-type.ts';
 import type { Log } from '../core/log.ts';
 import { CACHE_BYTES_MAX, LEFTOVER_AGE_MS } from './limits.ts';
 
@@ -18,8 +19,8 @@ export interface CacheChoice {
 
 /** How names of files that are not finished begin. */
 export const TEMPORARY_PREFIX = 'tmp-';
-/** Types of file systems that are another machine's or another program's, as statfs(2) has them. */
-const fileSystemsElsewhere = new Set([
+/** Types of file systems that are another machine's or another program's. */
+const fileSystemsElsewhere: ReadonlySet<number> = new Set([
   0x6969, // NFS
   0xff534d42, // CIFS
   0xfe534d42, // SMB 2
@@ -64,10 +65,8 @@ export async function makeOwnDirectory(path: string): Promise<void> {
 }
 
 /** Whether what lies there is another machine's or another program's, which can keep a reader waiting for ever. */
-export async function liesElsewhere(path: string): Promise<boolean> {
-  const { type } = await statfs(path);
-  // Some systems hand the type out as a signed number.
-  return fileSystemsElsewhere.has(type >>> 0);
+export function liesElsewhere(path: string): Promise<boolean> {
+  return hasFileSystemType(path, fileSystemsElsewhere);
 }
 
 /** An existing file, or undefined if there is none; never through a symlink. */

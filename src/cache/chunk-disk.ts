@@ -117,9 +117,10 @@ export class ChunkDisk {
     try {
       return this.#prompt.during(() => {
         const reader = this.#readers.now(file.path, () => this.#openNow(file, chunk.lengthBytes));
-        reader?.readSegmentNow(index, target);
-        if (reader !== undefined) this.#counters.diskBytesRead += target.byteLength;
-        return reader !== undefined;
+        if (reader === undefined) return false;
+        reader.readSegmentNow(index, target);
+        this.#counters.diskBytesRead += target.byteLength;
+        return true;
       });
     } catch (error) {
       this.#readers.forget(file.path);

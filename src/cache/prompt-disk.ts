@@ -16,7 +16,7 @@ export class PromptDisk {
   }
 
   get isPrompt(): boolean {
-    return this.#pausedUntilMs === 0 || this.#nowMs() >= this.#pausedUntilMs;
+    return this.#nowMs() >= this.#pausedUntilMs;
   }
 
   /** It is not to be waited for at all. */

@@ -1,10 +1,10 @@
 import type { StopOptions } from './stop.ts';
 import type { ByteRange } from './units.ts';
 
-/** A fixed-size, random-access array of bytes. Offsets and lengths are bytes, as `number`: below 2 ** 53 by assertion. */
 /** How far a read at once may go: to what is in memory (the default), or also to a disk of ours that answers promptly. */
 export type Reach = 'memory' | 'disk';
 
+/** A fixed-size, random-access array of bytes. Offsets and lengths are bytes, as `number`: below 2 ** 53 by assertion. */
 export interface ReadableDevice {
   /** Constant while open; a multiple of BLOCK_SIZE. */
   readonly sizeBytes: number;

@@ -1,8 +1,8 @@
 import { createSecretKey, randomBytes } from 'node:crypto';
-import { statfs } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { OverlayError, UserError } from '../core/errors.ts';
+import { hasFileSystemType } from '../core/file-system-type.ts';
 import type { Log } from '../core/log.ts';
 import { SEAL_BYTES, Sealer } from '../core/sealer.ts';
 import { BLOCK_SIZE } from '../core/units.ts';
@@ -147,8 +147,6 @@ export async function spillDirectory(wanted: string | undefined, log: Log): Prom
   throw new UserError(message);
 }
 
-async function livesInMemory(directory: string): Promise<boolean> {
-  const { type } = await statfs(directory);
-  // Some systems hand the type out as a signed number.
-  return memoryFileSystems.has(type >>> 0);
+function livesInMemory(directory: string): Promise<boolean> {
+  return hasFileSystemType(directory, memoryFileSystems);
 }

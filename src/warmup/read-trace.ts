@@ -1,5 +1,4 @@
 /** Which chunks clients have read, each once, in the order of their first read. */
-
 import type { ChunkOptions, ChunkRef, ChunkStore } from '../core/chunk-store.ts';
 import type { Reach } from '../core/device.ts';
 import { TRACED_CHUNKS_MAX } from './limits.ts';

@@ -1,5 +1,5 @@
 /** The disk cache as operators meet it: where it lies, who may have it, and that it changes nothing. */
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { KiB } from '../../src/core/units.ts';
@@ -7,6 +7,7 @@ import { cachedFiles } from '../support/cache.ts';
 import { runCli, startServer } from '../support/cli.ts';
 import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
 import { RawClient } from '../support/nbd-client.ts';
+import { requires } from '../support/requires.ts';
 
 const cleanup = cleanupAfterEach();
 /** With what the log has to say; on a slow machine it tells of progress, too. */
@@ -85,7 +86,8 @@ async function readPages(directory: string, options: readonly string[], offsets:
   return passes;
 }
 
-describe.skipIf(!existsSync('/proc/self/task'))('pages that an earlier server cached', () => {
+const need = requires('io-accounting');
+describe.skipIf(need.missing)(need.title('pages that an earlier server cached'), () => {
   test.each([
     ['a writable disk', []],
     ['a read-only disk', ['--read-only']],

@@ -149,7 +149,7 @@ test('counter blocks: the first word counts on and wraps, the rest stays', () =>
 });
 
 describe('in the workspace', () => {
-  test('the same is done as elsewhere, and nothing outside of it is written', () => {
+  test('the same is done as elsewhere, and the block stays as it was', () => {
     fc.assert(
       fc.property(madeUpBlock, fc.nat(3000), fc.nat(70), (block, room, behind) => {
         const outside = randomBytesOf(1, room + behind);

@@ -50,6 +50,8 @@ const probes = {
   mount: () => noCommand('mount', 'mount') ?? (maySysAdmin() ? undefined : 'CAP_SYS_ADMIN is not held'),
   /** A loop device can be attached. */
   loop: () => noCommand('losetup', 'mount') ?? attempt(attachLoopDevice),
+  /** The kernel counts what each thread reads. */
+  'io-accounting': () => attempt(() => readFileSync(`/proc/self/task/${process.pid}/io`)),
   /** /dev/fuse can be opened. */
   fuse: () => attempt(() => closeSync(openSync('/dev/fuse', 'r+'))),
   /** unshare(1) may make network, PID and mount namespaces. */

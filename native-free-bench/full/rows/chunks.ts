@@ -2,7 +2,7 @@
 import { temporaryFolder } from '../../../test/support/fixtures.ts';
 import { RawClient } from '../../../test/support/nbd-client.ts';
 import { type Bench, type BenchStore, note, randomNumbers, withCleanup } from '../bench.ts';
-import { openContents, type PlacedChunk, placeChunks } from '../contents.ts';
+import { openContents, type PlacedChunk, placeChunksOf } from '../contents.ts';
 import { median } from '../results.ts';
 import { startKloset } from '../servers.ts';
 import { dropCaches } from '../usage.ts';
@@ -14,9 +14,7 @@ const READ_BYTES = 8192;
 /** Both ways read the same chunks one after another, in rounds that take turns; the values are medians of one chunk. */
 export async function measureChunks(bench: Bench, store: BenchStore): Promise<void> {
   bench.progress(`chunks one by one: ${store.setting}`);
-  const planned = await openContents({ ...store, location: store.directory });
-  const chunks = pick(await placeChunks(planned), bench.options.seed);
-  await planned.close();
+  const chunks = pick(await placeChunksOf(store), bench.options.seed);
   for (let run = 0; run < bench.options.runs; run++) {
     const alone = await readAlone(store, chunks);
     const served = await readServed(bench, store, chunks);

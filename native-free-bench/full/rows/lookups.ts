@@ -10,7 +10,7 @@ import {
   PGBENCH_ROWS_PER_SCALE,
   withCleanup,
 } from '../bench.ts';
-import { openContents, placeChunks } from '../contents.ts';
+import { placeChunksOf } from '../contents.ts';
 import { copyOfRawImage } from '../raw-image.ts';
 import { hasOption, serveRaw, startKloset } from '../servers.ts';
 import { startOnDisk } from '../session.ts';
@@ -68,12 +68,10 @@ async function relationFiles(postgres: RunningPostgres): Promise<string[]> {
 
 /** The mean over chunks of these relations: look-ups by random keys ask for nearly all of them, small ones and large ones. */
 async function chunkAloneMs({ options }: Bench, store: BenchStore, files: readonly string[]): Promise<number> {
-  const planned = await openContents({ ...store, location: store.directory });
-  const chunks = (await placeChunks(planned)).filter(({ chunk }) => {
+  const chunks = (await placeChunksOf(store)).filter(({ chunk }) => {
     const path = Buffer.from(chunk.file.path).toString();
     return files.some((file) => path.endsWith(`/${file}`) || path.includes(`/${file}.`));
   });
-  await planned.close();
   const times = await readAlone(store, pick(chunks, options.seed, WARM_UP_CHUNKS + ALONE_CHUNKS));
   const warm = times.slice(WARM_UP_CHUNKS);
   return warm.reduce((sum, ms) => sum + ms, 0) / warm.length;

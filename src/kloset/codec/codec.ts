@@ -77,9 +77,10 @@ export async function createCodec(
   };
   /** Where what is decrypted goes, and where what is decompressed goes: the same where nothing is compressed. */
   const placesFor = (stored: Uint8Array, innerBytes: number, target: Uint8Array) => {
-    const own = kernels.workspace(innerBytes, target.byteLength);
+    const isCompressed = compression !== undefined;
+    const own = kernels.workspace(isCompressed ? innerBytes : 0, target.byteLength);
     const plain = own?.plain ?? target;
-    if (compression === undefined) return { inner: plain, plain };
+    if (!isCompressed) return { inner: plain, plain };
     return { inner: own?.inner ?? (decryptor === undefined ? stored : scratch.take(innerBytes)), plain };
   };
   return {

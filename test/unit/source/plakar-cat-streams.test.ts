@@ -120,6 +120,17 @@ describe('a stream', () => {
 });
 
 describe('the order of streams', () => {
+  /** One place for streams, which a long file has whose first chunk nobody waits for any more. */
+  async function holdTheOnlyPlace() {
+    const { fake, store } = await setUp({ concurrency: 1 });
+    const [long, other] = [fakeLongFile('/long', 4, 1000), fakeLongFile('/other', 2, MiB)];
+    const head = store.get(long.chunk(0));
+    const first = await fake.next();
+    await first.write(long.bytesOf(0));
+    await head;
+    return { fake, store, long, other, first };
+  }
+
   test('serves first who waited first', async () => {
     const { fake, store } = await setUp({ concurrency: 1 });
     const files = Array.from({ length: 4 }, (_, index) => fakeLongFile(`/file ${index}`, 2, MiB));
@@ -163,12 +174,7 @@ describe('the order of streams', () => {
   });
 
   test('a stream nobody waits for steps aside, and goes on where it stood', async () => {
-    const { fake, store } = await setUp({ concurrency: 1 });
-    const [long, other] = [fakeLongFile('/long', 4, 1000), fakeLongFile('/other', 2, MiB)];
-    const head = store.get(long.chunk(0));
-    const first = await fake.next();
-    await first.write(long.bytesOf(0));
-    await head;
+    const { fake, store, long, other, first } = await holdTheOnlyPlace();
     const got = store.get(other.chunk(1));
     const second = await fake.next();
     expect(second.operands).toEqual([other.operand]);
@@ -182,12 +188,7 @@ describe('the order of streams', () => {
   });
 
   test('a parked stream is taken up again for a reader', async () => {
-    const { fake, store } = await setUp({ concurrency: 1 });
-    const [long, other] = [fakeLongFile('/long', 4, 1000), fakeLongFile('/other', 2, MiB)];
-    const head = store.get(long.chunk(0));
-    const first = await fake.next();
-    await first.write(long.bytesOf(0));
-    await head;
+    const { fake, store, long, other, first } = await holdTheOnlyPlace();
     const otherHead = store.get(other.chunk(0));
     const second = await fake.next();
     await second.write(other.bytesOf(0));
