@@ -1,8 +1,11 @@
 import type { StopOptions } from './stop.ts';
 import type { ByteRange } from './units.ts';
 
-/** How far a read at once may go: to what is in memory (the default), or also to a disk of ours that answers promptly. */
-export type Reach = 'memory' | 'disk';
+/**
+ * How far a read at once may go: to what is in memory (the default), or also to a disk of ours that answers promptly.
+ * `unseen`: to memory, and not as a client's read, which others would be fetched ahead of and which is counted.
+ */
+export type Reach = 'memory' | 'disk' | 'unseen';
 
 /** A fixed-size, random-access array of bytes. Offsets and lengths are bytes, as `number`: below 2 ** 53 by assertion. */
 export interface ReadableDevice {
@@ -29,6 +32,11 @@ export interface BlockDevice extends ReadableDevice {
   readonly supports: Readonly<{ fua: boolean; trim: boolean; multiConn: boolean }>;
   /** Borrows `source` until settled: the caller does not change it, the device keeps no reference to it. */
   write(offset: number, source: Uint8Array, options: { fua: boolean }): Promise<void>;
+  /**
+   * As `write` without FUA, but at once: true when it has landed; false when `write` is to be asked, and nothing has changed.
+   * Throws for bugs only. For a write that a promise would make slower.
+   */
+  writeNow?(offset: number, source: Uint8Array): boolean;
   /** Exactly the bytes of the range read as zeroes afterwards. `mayTrim`: the space behind it may be given back. */
   writeZeroes(range: ByteRange, options: { fua: boolean; mayTrim: boolean }): Promise<void>;
   /** Whole blocks inside the range read as zeroes afterwards; its ragged edges stay as they are. */

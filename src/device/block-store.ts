@@ -44,6 +44,8 @@ export interface BlockStore {
   readonly readOnlyReason: string | undefined;
   /** Lands the changes, in their order, as one: readers see them once it resolves. Rejects with OverlayError. */
   apply(changes: readonly Change[]): Promise<void>;
+  /** The same at once: true when they have landed; false if `apply` is to be asked, and nothing has changed. */
+  applyNow?(changes: readonly Change[]): boolean;
   /**
    * Fills `target` from byte `skip` of a run of data blocks that `map` has named in this same turn of the event loop.
    * Rejects with OverlayError.

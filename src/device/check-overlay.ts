@@ -77,7 +77,7 @@ export async function checkOverlay(directory: string, options: CheckOverlayOptio
 function storeOf({ recovered, ...found }: FoundLog, log: Log): LogStore {
   const refuse = () => Promise.reject(new OverlayError('a check writes nothing', { reason: 'io' }));
   const hooks = { syncDirectory: refuse, markOpen: refuse, markClosed: refuse };
-  const sizes = { segmentBytes: Number.POSITIVE_INFINITY, dataFirstBytes: Number.POSITIVE_INFINITY };
+  const sizes = { segmentBytes: Number.POSITIVE_INFINITY, dataFirstBytes: Number.POSITIVE_INFINITY, aheadBytes: 0 };
   return new LogStore({ recovered, ...found, ...sizes, ...hooks, log });
 }
 

@@ -10,7 +10,7 @@ import { type Log, silentLog } from '../core/log.ts';
 import { type DirectoryLock, lockDirectory } from './directory-lock.ts';
 import { errorCode, nodeFileSystem, type OverlayFileSystem } from './file-system.ts';
 import { findLog } from './find-log.ts';
-import { DATA_FIRST_BYTES } from './growing-segment.ts';
+import { AHEAD_SEGMENTS, DATA_FIRST_BYTES } from './growing-segment.ts';
 import { SEGMENT_BYTES_TARGET, segmentOfFileName } from './log-format.ts';
 import type { RecoveredLog } from './log-recovery.ts';
 import { LogStore } from './log-store.ts';
@@ -50,6 +50,8 @@ export interface OpenLogOptions extends SpaceOptions {
   readonly segmentBytes?: number;
   /** For tests: so much data of a record is written before it. */
   readonly dataFirstBytes?: number;
+  /** For tests: zeroes written ahead of small records at a time. */
+  readonly aheadBytes?: number;
 }
 
 /** An overlay that exists, opened or not. */
@@ -244,7 +246,8 @@ export async function openLogDevice(
   base: ReadableDevice,
   options: OpenLogOptions,
 ): Promise<OverlayDevice> {
-  const { fileSystem, log, segmentBytes = SEGMENT_BYTES_TARGET, dataFirstBytes = DATA_FIRST_BYTES } = options;
+  const { fileSystem, log, segmentBytes = SEGMENT_BYTES_TARGET } = options;
+  const { dataFirstBytes = DATA_FIRST_BYTES, aheadBytes = Math.floor(segmentBytes * AHEAD_SEGMENTS) } = options;
   const { recovered, files, ...found } = await findLog(directory, metadata, options);
   try {
     if (recovered.readOnlyReason === undefined) await settle(directory, files, recovered, fileSystem);
@@ -255,6 +258,7 @@ export async function openLogDevice(
       ...found,
       segmentBytes,
       dataFirstBytes,
+      aheadBytes,
       syncDirectory: () => fileSystem.syncDirectory(directory),
       markOpen: () => removeClosed(fileSystem, directory),
       markClosed: (end) => writeClosed(fileSystem, directory, end),

@@ -13,8 +13,12 @@ export interface OverlayFile {
    * `isRecent`: they were written lately, so that the page cache has them.
    */
   read(target: Uint8Array, position: number, options?: { readonly isRecent: boolean }): Promise<number>;
+  /** As `read` of what was written lately, at once: true when `target` is filled, false if `read` is to be asked. */
+  readNow?(target: Uint8Array, position: number): boolean;
   /** Writes all buffers one behind the other from byte `position` on, or rejects: then any part of them may be written. */
   write(buffers: readonly Uint8Array[], position: number): Promise<void>;
+  /** The same at once; false if `write` is to be asked, which says what is wrong: any part of them may be written by then. */
+  writeNow?(buffers: readonly Uint8Array[], position: number): boolean;
   /** fdatasync. */
   sync(): Promise<void>;
   truncate(lengthBytes: number): Promise<void>;
@@ -53,7 +57,7 @@ const openFlags = {
  * Up to this long, what goes to the page cache or comes from it is copied at once: for 16 KiB that takes 5 us, a thread to
  * do it 50 and more.
  */
-const COPY_AT_ONCE_BYTES = 16 * KiB;
+const COPY_AT_ONCE_BYTES = 80 * KiB;
 /** Buffers of one writev at most: IOV_MAX of Linux. */
 const BUFFERS_PER_WRITE_MAX = 1024;
 
@@ -96,11 +100,20 @@ export function fileOf(handle: FileHandle): OverlayFile {
       }
       return done;
     },
+    readNow(target, position) {
+      if (target.length > COPY_AT_ONCE_BYTES) return false;
+      return succeeds(() => readSync(handle.fd, target, 0, target.length, position) === target.length);
+    },
     async write(buffers, position) {
       let at = position;
       for (let first = 0; first < buffers.length; first += BUFFERS_PER_WRITE_MAX) {
         at += await writeAll(handle, buffers.slice(first, first + BUFFERS_PER_WRITE_MAX), at);
       }
+    },
+    writeNow(buffers, position) {
+      const total = totalBytes(buffers);
+      if (total > COPY_AT_ONCE_BYTES || buffers.length > BUFFERS_PER_WRITE_MAX) return false;
+      return succeeds(() => writevSync(handle.fd, buffers, position) === total);
     },
     sync: () => syncData(handle.fd),
     truncate: (lengthBytes) => handle.truncate(lengthBytes),
@@ -113,9 +126,22 @@ export function fileOf(handle: FileHandle): OverlayFile {
   };
 }
 
+/** Whether an operation that is made at once does what it should; a failure is left to the one that waits. */
+function succeeds(operation: () => boolean): boolean {
+  try {
+    return operation();
+  } catch {
+    return false;
+  }
+}
+
+function totalBytes(buffers: readonly Uint8Array[]): number {
+  return buffers.reduce((bytes, buffer) => bytes + buffer.length, 0);
+}
+
 /** A write may be cut short by a full disk: the next call then says why. Returns the bytes of all buffers. */
 async function writeAll(handle: FileHandle, buffers: readonly Uint8Array[], position: number): Promise<number> {
-  const total = buffers.reduce((bytes, buffer) => bytes + buffer.length, 0);
+  const total = totalBytes(buffers);
   if (total <= COPY_AT_ONCE_BYTES && writevSync(handle.fd, buffers, position) === total) return total;
   let rest = [...buffers];
   for (let done = 0; done < total; ) {

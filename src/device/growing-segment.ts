@@ -38,9 +38,12 @@ export const DATA_FIRST_BYTES = 64 * KiB;
 /** With so many times as much, 256 KiB, a record begins before its turn: smaller ones had better wait and become one. */
 const AHEAD_DATA_FIRST = 4;
 /** Zeroes written ahead at a time, as a part of a segment: 1 MiB, for some 240 records of one block. */
-const AHEAD_SEGMENTS = 1 / 32;
+export const AHEAD_SEGMENTS = 1 / 32;
 /** Entries of a segment at most, so that its INDEX keeps within TABLE_BYTES_MAX. */
 const SEGMENT_ENTRIES_MAX = Math.floor(TABLE_BYTES_MAX / INDEX_ENTRY_BYTES / 2);
+
+/** Written again and again: making a MiB of them anew takes as long as writing it. */
+const zeroes = Buffer.alloc(64 * KiB);
 
 export interface GrowingSegmentInput {
   readonly index: LogIndex;
@@ -49,6 +52,7 @@ export interface GrowingSegmentInput {
   /** A segment with at least so many bytes is complete. */
   readonly segmentBytes: number;
   readonly dataFirstBytes: number;
+  readonly aheadBytes: number;
   readonly log: Log;
 }
 
@@ -136,10 +140,9 @@ export class GrowingSegment {
   /** Writes the record of the batch that began first. Rejects with OverlayError: then the log ends where it ended before. */
   async finish(begun: BegunBatch, values: RecordStamp): Promise<LogEntries> {
     const { segment } = this;
-    const { batch, record, entries, checksums, data, first } = begun;
+    const { entries, checksums, data, first } = begun;
     assert(begun === this.#begun[0], 'batches end in the order in which they began');
-    const header = { ...values, kind: recordKinds.BATCH, detail: checksums.length, entryCount: batch.length };
-    const stored = finishRecord(record, { ...header, ...this.#here() }, segment.cipher);
+    const stored = this.#recordOf(begun, values);
     try {
       await first;
       await this.#file.write(first === undefined ? [stored, ...data] : [stored], segment.endBytes);
@@ -151,11 +154,45 @@ export class GrowingSegment {
     return { entries, checksums };
   }
 
+  /**
+   * Writes a small BATCH at once, where zeroes have been written ahead of it. Undefined if it is to be begun, and then
+   * nothing of it counts.
+   */
+  writeNow(batch: readonly BatchEntry[], values: RecordStamp): LogEntries | undefined {
+    const { segment } = this;
+    if (this.#file.writeNow === undefined || this.#begun.length > 0 || this.#isDataFirst(batch)) return undefined;
+    if (segment.endBytes >= this.#aheadBytes || !this.hasRoomFor(dataBlocksOf(batch))) return undefined;
+    const begun = this.begin(batch);
+    this.#begun.pop();
+    // The next zeroes are written by one who can wait for them.
+    if (begun.endBytes > this.#aheadBytes) return undefined;
+    if (!this.#file.writeNow([this.#recordOf(begun, values), ...begun.data], segment.endBytes)) return undefined;
+    segment.endBytes = begun.endBytes;
+    return begun;
+  }
+
   /** Resolves when nothing is being written of batches that have begun: they are void, and may begin again elsewhere. */
   async giveUp(): Promise<void> {
     const begun = this.#begun.splice(0);
     for (const one of begun) one.isVoid = true;
     await Promise.allSettled(begun.map(({ first }) => first));
+  }
+
+  /** The record of a batch as it is stored. */
+  #recordOf({ batch, record, checksums }: BegunBatch, { sequence, synced }: RecordStamp): Buffer {
+    const { overlayId } = this.#input;
+    const { number, endBytes, cipher } = this.segment;
+    const values = {
+      kind: recordKinds.BATCH,
+      overlayId,
+      segment: number,
+      position: endBytes,
+      sequence,
+      synced,
+      detail: checksums.length,
+      entryCount: batch.length,
+    };
+    return finishRecord(record, values, cipher);
   }
 
   /** Where the next record begins. */
@@ -182,7 +219,7 @@ export class GrowingSegment {
       position += entry.count * this.#input.index.blockBytes;
     }
     const padding = -(position - dataPosition) & (RECORD_ALIGNMENT - 1);
-    if (padding > 0) data.push(Buffer.alloc(padding));
+    if (padding > 0) data.push(zeroes.subarray(0, padding));
     return { entries, data, bytes: position + padding - dataPosition };
   }
 
@@ -203,10 +240,10 @@ export class GrowingSegment {
     const { endBytes } = this.segment;
     const { segmentBytes } = this.#input;
     if (endBytes <= this.#aheadBytes || this.#begun.length > 0) return;
-    const aheadBytes = Math.min(endBytes + Math.floor(segmentBytes * AHEAD_SEGMENTS), segmentBytes);
+    const aheadBytes = Math.min(endBytes + this.#input.aheadBytes, segmentBytes);
     if (aheadBytes <= endBytes) return;
     try {
-      await this.#file.write([Buffer.alloc(aheadBytes - endBytes)], endBytes);
+      await this.#file.write(zeroBuffers(aheadBytes - endBytes), endBytes);
       this.#aheadBytes = aheadBytes;
     } catch (error) {
       // The record before has landed. On a full disk it is as well off without them.
@@ -268,4 +305,12 @@ export class GrowingSegment {
     }
     return overlayFailure(`cannot write to ${path}`, cause);
   }
+}
+
+/** That many bytes of zeroes. */
+function zeroBuffers(bytes: number): Buffer[] {
+  const count = Math.ceil(bytes / zeroes.length);
+  return Array.from({ length: count }, (_, at) =>
+    zeroes.subarray(0, Math.min(zeroes.length, bytes - at * zeroes.length)),
+  );
 }

@@ -59,6 +59,8 @@ export interface LogCompactorInput {
 export class LogCompactor {
   readonly #input: LogCompactorInput;
   #running: Promise<void> | undefined;
+  /** While it runs: dead segments that are worth what removing them costs. */
+  #deadMin = 1;
   #removals: Promise<void> = Promise.resolve();
   #stopped = false;
   /** Somebody waits for space: every segment with dead blocks is worth moving. */
@@ -74,12 +76,14 @@ export class LogCompactor {
   /** To be called when a record has landed, when all are synced, and when space is short; costs nothing if there is nothing to do. */
   poke(why: 'landed' | 'synced' | 'short'): void {
     const { acknowledgedBytes, index } = this.#input;
+    if (this.#running !== undefined && why === 'short') this.#deadMin = 1;
     if (this.#running !== undefined || this.#stopped) return;
     const grown = this.#pressed || acknowledgedBytes() - this.#bytesLooked >= this.#input.segmentBytes * LOOK_SEGMENTS;
     const deadMin = why === 'landed' && !this.#pressed ? DEAD_SEGMENTS_UNSYNCED_MAX : 1;
     if (index.dead.size < deadMin && !grown) return;
     this.#bytesLooked = acknowledgedBytes();
-    this.#running = this.#run(deadMin)
+    this.#deadMin = deadMin;
+    this.#running = this.#run()
       .catch((error: unknown) => this.#input.log.warn({ error }, 'space of the overlay could not be given back'))
       .finally(() => {
         this.#running = undefined;
@@ -99,10 +103,9 @@ export class LogCompactor {
     await this.#removals;
   }
 
-  /** `deadMin`: dead segments that are worth what removing them costs. */
-  async #run(deadMin: number): Promise<void> {
+  async #run(): Promise<void> {
     while (!this.#stopped && this.#input.writer.failure === undefined) {
-      if (this.#input.index.dead.size >= deadMin) {
+      if (this.#input.index.dead.size >= this.#deadMin) {
         await this.#removeDead();
         continue;
       }

@@ -13,7 +13,7 @@ import type { ClosedLog, RecoveredLog } from './log-recovery.ts';
 import type { BatchEntry } from './log-tables.ts';
 import { LogWriter } from './log-writer.ts';
 import type { SegmentFiles } from './segment-files.ts';
-import { withoutUnchanged } from './unchanged-blocks.ts';
+import { withoutUnchanged, withoutUnchangedNow } from './unchanged-blocks.ts';
 import { UseEpochs } from './use-epochs.ts';
 
 export interface LogStoreInput {
@@ -25,6 +25,7 @@ export interface LogStoreInput {
   readonly readerOf: (file: OverlayFile, segment: number) => Promise<SegmentReader>;
   readonly segmentBytes: number;
   readonly dataFirstBytes: number;
+  readonly aheadBytes: number;
   readonly syncDirectory: () => Promise<void>;
   /** Removes the mark that the log is closed, durably. */
   readonly markOpen: () => Promise<void>;
@@ -64,6 +65,7 @@ export class LogStore implements BlockStore {
       nextSegment: recovered.nextSegment,
       segmentBytes: input.segmentBytes,
       dataFirstBytes: input.dataFirstBytes,
+      aheadBytes: input.aheadBytes,
       syncDirectory: input.syncDirectory,
       beforeFirstRecord: input.markOpen,
       onLanded: () => this.#compactor.poke('landed'),
@@ -96,6 +98,20 @@ export class LogStore implements BlockStore {
     );
     // After a failed fdatasync what equals it may be lost: the writer refuses that as it refuses all else.
     if (news.length > 0 || this.#writer.failure !== undefined) await this.#append(news);
+    this.#acknowledged(changes);
+  }
+
+  applyNow(changes: readonly Change[]): boolean {
+    if (this.readOnlyReason !== undefined || !this.#writer.isIdle) return false;
+    const news = withoutUnchangedNow(changes, this.#index, (block, value, target) =>
+      this.#readBlockNow(block, value, target),
+    );
+    if (news === undefined || (news.length > 0 && !this.#writer.appendNow(news))) return false;
+    this.#acknowledged(changes);
+    return true;
+  }
+
+  #acknowledged(changes: readonly Change[]): void {
     for (const { data } of changes) this.#acknowledgedBytes += data?.length ?? 0;
   }
 
@@ -213,30 +229,53 @@ export class LogStore implements BlockStore {
     for (const result of await Promise.allSettled(reads)) if (result.status === 'rejected') throw result.reason;
   }
 
-  async #readExtent(first: number, { segment, ordinal, count, position }: Extent, target: Uint8Array): Promise<void> {
+  async #readExtent(first: number, extent: Extent, target: Uint8Array): Promise<void> {
+    const { segment, position } = extent;
     const { files } = this.#input;
-    const path = files.pathOf(segment.number);
-    const { cipher } = segment;
-    const { blockBytes } = this.#index;
-    const stored = cipher === undefined ? target : Buffer.allocUnsafe(count * blockBytes);
+    const stored = this.#storedOf(extent, target);
     let got: number;
     try {
       got = await files.use(segment.number, (file) => file.read(stored, position, { isRecent: !segment.complete }));
     } catch (cause) {
-      throw overlayFailure(`cannot read ${path}`, cause);
+      throw overlayFailure(`cannot read ${files.pathOf(segment.number)}`, cause);
     }
-    const there = Math.floor(got / blockBytes);
-    const opened = cipher?.openBlocks(first, position, stored.subarray(0, there * blockBytes), target);
+    const damaged = this.#openExtent(first, extent, stored.subarray(0, got), target);
+    if (damaged !== undefined) throw damaged;
+  }
+
+  /** A block that was written lately, if its file is at hand. */
+  #readBlockNow(block: number, value: number, target: Uint8Array): boolean {
+    const { segment, ordinal } = this.#index.locate(value);
+    const extent = { segment, ordinal, count: 1, position: segment.positions.at(ordinal) };
+    const stored = this.#storedOf(extent, target);
+    if (segment.complete || this.#input.files.held(segment.number)?.readNow?.(stored, extent.position) !== true)
+      return false;
+    return this.#openExtent(block, extent, stored, target) === undefined;
+  }
+
+  /** Where an extent is read to: `target` itself unless it is encrypted. */
+  #storedOf({ segment, count }: Extent, target: Uint8Array): Uint8Array {
+    return segment.cipher === undefined ? target : Buffer.allocUnsafe(count * this.#index.blockBytes);
+  }
+
+  /** From what is stored of an extent to its blocks in `target`; why not, if they are not what was written. */
+  #openExtent(first: number, extent: Extent, stored: Uint8Array, target: Uint8Array): OverlayError | undefined {
+    const { segment, ordinal, count, position } = extent;
+    const { blockBytes } = this.#index;
+    const there = Math.floor(stored.length / blockBytes);
+    const opened = segment.cipher?.openBlocks(first, position, stored.subarray(0, there * blockBytes), target);
     const checksums = this.#index.checksumsOf(first, target);
     for (let at = 0; at < count; at++) {
       const isThere = opened === undefined ? at < there : opened[at] === true;
       if (isThere && checksums[at] === segment.checksums.at(ordinal + at)) continue;
       const place = position + at * blockBytes;
-      throw new OverlayError(`block ${first + at} of the overlay is damaged (byte ${place} of ${path})`, {
+      const path = this.#input.files.pathOf(segment.number);
+      return new OverlayError(`block ${first + at} of the overlay is damaged (byte ${place} of ${path})`, {
         reason: 'damaged',
         details: { block: first + at, path, position: place },
       });
     }
+    return undefined;
   }
 }
 

@@ -34,7 +34,7 @@ export class LogSyncer {
   /** Of these, complete ones: their files stay open until then, so that no error of theirs goes by unseen. */
   readonly #retired = new Set<Segment>();
   #directoryChanged = false;
-  #current: Promise<void> = Promise.resolve();
+  #current: Promise<void> | undefined;
   #next: Promise<void> | undefined;
 
   constructor(input: LogSyncerInput) {
@@ -74,14 +74,22 @@ export class LogSyncer {
 
   /** Resolves when all that has landed is durable: joins an fdatasync that has not begun. */
   sync(): Promise<void> {
+    if (this.#current === undefined) return this.#begin();
     this.#next ??= this.#current
       .catch(() => undefined) // Its own waiters have been told; `check` tells the next ones.
       .then(() => {
         this.#next = undefined;
-        this.#current = this.#syncNow();
-        return this.#current;
+        return this.#begin();
       });
     return this.#next;
+  }
+
+  #begin(): Promise<void> {
+    const current = this.#syncNow().finally(() => {
+      if (this.#next === undefined) this.#current = undefined;
+    });
+    this.#current = current;
+    return current;
   }
 
   async #syncNow(): Promise<void> {
@@ -89,12 +97,12 @@ export class LogSyncer {
     check();
     const sequence = landed();
     const segments = this.#unsynced;
-    const work = [this.#syncFiles(segments)];
-    if (this.#directoryChanged) work.push(syncDirectory());
+    const isDirectoryChanged = this.#directoryChanged;
     this.#unsynced = new Set();
     this.#directoryChanged = false;
     try {
-      await Promise.all(work);
+      await this.#syncFiles(segments);
+      if (isDirectoryChanged) await syncDirectory();
     } catch (cause) {
       throw fail(overlayFailure('cannot make the overlay durable', cause));
     }

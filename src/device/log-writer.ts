@@ -17,7 +17,7 @@ import { type BegunBatch, GrowingSegment, type RecordStamp } from './growing-seg
 import { newRecord, recordKinds } from './log-format.ts';
 import { type LogIndex, type Segment, WordList } from './log-index.ts';
 import { LogSyncer } from './log-syncer.ts';
-import { type BatchEntry, dataBlocksOf, dropTable, segmentTable } from './log-tables.ts';
+import { type BatchEntry, dataBlocksOf, dropTable, type LogEntries, segmentTable } from './log-tables.ts';
 import { SegmentCipher } from './segment-cipher.ts';
 import type { SegmentFiles } from './segment-files.ts';
 import { type Work, WriteQueue } from './write-queue.ts';
@@ -48,6 +48,7 @@ export interface LogWriterInput {
   /** A segment with at least so many bytes is complete. */
   readonly segmentBytes: number;
   readonly dataFirstBytes: number;
+  readonly aheadBytes: number;
   /** fsync of the overlay's directory. */
   readonly syncDirectory: () => Promise<void>;
   /** Called before the first record of this opening is written. */
@@ -117,6 +118,25 @@ export class LogWriter {
     return this.#enqueue({ kind: 'change', entries: () => entries, dropped: [] });
   }
 
+  /** Nothing is being written. */
+  get isIdle(): boolean {
+    return this.#queue.isIdle;
+  }
+
+  /** As `append`, at once: true when they have landed; false if that is to be asked, and nothing has landed. */
+  appendNow(entries: readonly BatchEntry[]): boolean {
+    const growing = this.#growing;
+    if (this.#failure !== undefined || growing === undefined || !this.#queue.isIdle) return false;
+    const { synced } = this.#syncer;
+    const startBytes = growing.segment.endBytes;
+    const written = growing.writeNow(entries, { sequence: this.#sequence + 1, synced });
+    if (written === undefined) return false;
+    this.#recorded(growing, startBytes, synced);
+    this.#changedBy(growing, written);
+    this.#input.onLanded();
+    return true;
+  }
+
   /**
    * Resolves when blocks have a second, newer place. `entries` is called when everything asked for before has landed
    * and nothing newer is on its way: it leaves out what has been replaced meanwhile.
@@ -181,12 +201,11 @@ export class LogWriter {
   }
 
   async #writeBatch(batch: readonly BatchEntry[], ahead: BegunBatch | undefined): Promise<void> {
-    const { index } = this.#input;
     const isBegun = ahead?.isVoid === false;
     const growing = isBegun ? this.#growing! : await this.#growingFor(dataBlocksOf(batch));
     const { segment } = growing;
     const startBytes = segment.endBytes;
-    const { entries, checksums } = await this.#record(growing, (stamp) => {
+    const written = await this.#record(growing, (stamp) => {
       const begun = isBegun ? ahead : growing.begin(batch);
       this.#queue.beginAhead();
       return growing.finish(begun, stamp);
@@ -195,6 +214,12 @@ export class LogWriter {
     // Its client flushes each, as far as one can tell: what was there before is durable.
     const isFlushed = this.#changed <= this.#syncer.synced;
     if (isSmall && isFlushed) await this.#guardSegment(growing, () => growing.writeAhead());
+    this.#changedBy(growing, written);
+  }
+
+  /** The last record changes the device. */
+  #changedBy({ segment }: GrowingSegment, { entries, checksums }: LogEntries): void {
+    const { index } = this.#input;
     index.land(segment, entries, checksums);
     index.note(segment, entries);
     this.#changed = this.#sequence;
@@ -202,15 +227,19 @@ export class LogWriter {
 
   /** Has a record written behind the last one. */
   async #record<T>(growing: GrowingSegment, write: (stamp: RecordStamp) => Promise<T>): Promise<T> {
-    const { segment } = growing;
     const { synced } = this.#syncer;
-    const startBytes = segment.endBytes;
+    const startBytes = growing.segment.endBytes;
     const written = await this.#guardSegment(growing, () => write({ sequence: this.#sequence + 1, synced }));
+    this.#recorded(growing, startBytes, synced);
+    return written;
+  }
+
+  /** A record that says that all up to `synced` is durable has landed where `segment` ended before. */
+  #recorded({ segment }: GrowingSegment, startBytes: number, synced: number): void {
     this.#sequence++;
     this.#claimed = synced;
     this.#syncer.written(segment);
     this.writtenBytes += segment.endBytes - startBytes;
-    return written;
   }
 
   async #guardSegment<T>(growing: GrowingSegment, write: () => Promise<T>): Promise<T> {

@@ -6,7 +6,7 @@
  * Memory is copied to within one turn of the event loop, so only the spill file needs `UseEpochs`: a freed place in it is
  * given away when no read or write that knew it is in flight any more.
  */
-import { OverlayError } from '../core/errors.ts';
+import { assert, OverlayError } from '../core/errors.ts';
 import { BLOCK_SIZE, MiB } from '../core/units.ts';
 import { BlockMap, isZeroValue, ZERO_FLAG } from './block-map.ts';
 import type { BlockStore, Change, OverlayStats } from './block-store.ts';
@@ -50,15 +50,29 @@ export class MemoryBlockStore implements BlockStore {
   }
 
   async apply(changes: readonly Change[]): Promise<void> {
+    const spills = this.#place(changes);
+    if (spills.length > 0) await this.#writeSpills(spills);
+  }
+
+  applyNow(changes: readonly Change[]): boolean {
+    const bytes = changes.reduce((sum, { data }) => sum + (data?.length ?? 0), 0);
+    if (this.#spilled.used > 0 || bytes > this.#budget.freeBytes) return false;
+    const spills = this.#place(changes);
+    assert(spills.length === 0, 'what fits in memory is not spilled');
+    return true;
+  }
+
+  /** Copies what has or gets a place in memory; returns the rest. */
+  #place(changes: readonly Change[]): readonly SpillWrite[] {
     const spills: SpillWrite[] = [];
     for (const { block, count, data } of changes) {
       if (data === undefined) this.#set(block, count, ZERO_FLAG);
       else {
-        this.#place(block, count, data, spills);
+        this.#placeData(block, count, data, spills);
         this.#acknowledgedBytes += data.length;
       }
     }
-    if (spills.length > 0) await this.#writeSpills(spills);
+    return spills;
   }
 
   async read(
@@ -137,7 +151,7 @@ export class MemoryBlockStore implements BlockStore {
   }
 
   /** Copies what has or gets a place in memory, and lists the rest in `spills`. */
-  #place(block: number, count: number, data: Uint8Array, spills: SpillWrite[]): void {
+  #placeData(block: number, count: number, data: Uint8Array, spills: SpillWrite[]): void {
     for (let done = 0; done < count; ) {
       const run = this.map.runAt(block + done, block + count);
       const bytes = data.subarray(done * BLOCK_SIZE, (done + run.count) * BLOCK_SIZE);

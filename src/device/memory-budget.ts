@@ -16,6 +16,10 @@ export class MemoryBudget {
     return this.#bytesInUse;
   }
 
+  get freeBytes(): number {
+    return this.bytesMax - this.#bytesInUse;
+  }
+
   /** Whether there were `bytes` left; they are then the caller's until `give`. */
   take(bytes: number): boolean {
     if (this.#bytesInUse + bytes > this.bytesMax) return false;

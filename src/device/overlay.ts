@@ -116,6 +116,16 @@ export class OverlayDevice implements BlockDevice {
     });
   }
 
+  writeNow(offset: number, source: Uint8Array): boolean {
+    this.#assertInside(offset, source.length);
+    if (this.#closing !== undefined || offset % BLOCK_SIZE !== 0 || source.length % BLOCK_SIZE !== 0) return false;
+    const [first, count] = [offset / BLOCK_SIZE, source.length / BLOCK_SIZE];
+    if (!this.#locks.isFree({ first, count, exclusive: false })) return false;
+    const changes: Change[] = [];
+    splitZeroBlocks(first, source, changes);
+    return this.#gate.applyNow(withoutBaseBlocks(changes, this.#store.map, this.#base));
+  }
+
   writeZeroes({ offset, length }: ByteRange, { fua }: { fua: boolean; mayTrim: boolean }): Promise<void> {
     this.#assertInside(offset, length);
     return this.#during(async () => {

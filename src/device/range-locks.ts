@@ -19,13 +19,12 @@ export class RangeLocks {
   readonly #held = new Set<Held>();
 
   /** The function that gives the range back, to be called once; where somebody else has it, a promise of that. */
-  acquire({ first, count, exclusive }: LockRequest): (() => void) | Promise<() => void> {
+  acquire(request: LockRequest): (() => void) | Promise<() => void> {
     const conflicts: Promise<void>[] = [];
     for (const other of this.#held) {
-      if (other.first >= first + count || other.first + other.count <= first) continue;
-      if (other.exclusive || exclusive) conflicts.push(new Promise((resolve) => other.waiting.push(resolve)));
+      if (isInConflict(other, request)) conflicts.push(new Promise((resolve) => other.waiting.push(resolve)));
     }
-    const held: Held = { first, count, exclusive, waiting: [] };
+    const held: Held = { ...request, waiting: [] };
     this.#held.add(held);
     const release = () => {
       this.#held.delete(held);
@@ -33,4 +32,15 @@ export class RangeLocks {
     };
     return conflicts.length === 0 ? release : Promise.all(conflicts).then(() => release);
   }
+
+  /** Whether `acquire` would give it at once. */
+  isFree(request: LockRequest): boolean {
+    for (const other of this.#held) if (isInConflict(other, request)) return false;
+    return true;
+  }
+}
+
+function isInConflict(one: LockRequest, other: LockRequest): boolean {
+  const isApart = one.first >= other.first + other.count || one.first + one.count <= other.first;
+  return !isApart && (one.exclusive || other.exclusive);
 }

@@ -10,6 +10,8 @@ const readOnlyCodes: ReadonlySet<string | undefined> = new Set(['EROFS', 'EACCES
 
 interface Opened {
   readonly file: Promise<OverlayFile>;
+  /** The same, of one that `create` holds. */
+  readonly held: OverlayFile | undefined;
   users: number;
 }
 
@@ -32,14 +34,20 @@ export class SegmentFiles {
   /** Makes the file of a new segment and keeps it open until `release`. */
   async create(segment: number): Promise<OverlayFile> {
     const file = await this.#fileSystem.open(this.pathOf(segment), 'create');
-    this.#opened.set(segment, { file: Promise.resolve(file), users: 1 });
+    this.#opened.set(segment, { file: Promise.resolve(file), held: file, users: 1 });
     return file;
+  }
+
+  /** The file of a segment that `create` made and that is still held, for use within this turn. */
+  held(segment: number): OverlayFile | undefined {
+    return this.#opened.get(segment)?.held;
   }
 
   /** Calls `action` with the segment's file, which stays open meanwhile. */
   async use<T>(segment: number, action: (file: OverlayFile) => Promise<T>): Promise<T> {
     const opened = this.#opened.get(segment) ?? {
       file: this.#open(segment),
+      held: undefined,
       users: 0,
     };
     opened.users++;
@@ -48,13 +56,14 @@ export class SegmentFiles {
     try {
       return await action(await opened.file);
     } finally {
-      await this.release(segment, opened);
+      opened.users--;
+      if (this.#opened.size > IDLE_FILES_MAX) await this.#closeIdle(this.#opened.size - IDLE_FILES_MAX);
     }
   }
 
-  /** Gives back what `create` or `use` holds. */
-  async release(segment: number, held?: Opened): Promise<void> {
-    const opened = held ?? this.#opened.get(segment);
+  /** Gives back what `create` holds. */
+  async release(segment: number): Promise<void> {
+    const opened = this.#opened.get(segment);
     if (opened === undefined) return;
     opened.users--;
     if (this.#opened.size > IDLE_FILES_MAX) await this.#closeIdle(this.#opened.size - IDLE_FILES_MAX);

@@ -86,6 +86,12 @@ export class SpaceGate {
     }
   }
 
+  /** As `apply`, at once; false if that is to be asked: where there is a limit, or others wait for room. */
+  applyNow(changes: readonly Change[]): boolean {
+    if (this.#full !== undefined || this.#limit.bytes !== Number.POSITIVE_INFINITY) return false;
+    return this.#store.applyNow?.(changes) === true;
+  }
+
   /** Ends what waits with OverlayError 'full'; from now on nothing waits. */
   close(): void {
     this.#forgetLimit();

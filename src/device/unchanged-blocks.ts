@@ -19,9 +19,18 @@ import type { BatchEntry } from './log-tables.ts';
 const COMPARED_BLOCKS = 16;
 /** Where they are read to; small enough to stay in the processor's cache. Nothing is in it between two comparisons. */
 const comparedBytes = Buffer.allocUnsafeSlow(COMPARED_BLOCKS * BLOCK_SIZE);
+const comparedBlock = comparedBytes.subarray(0, BLOCK_SIZE);
 
 /** Fills `target` with the block at a place of the log, checked. Rejects with OverlayError. */
 export type ReadBlock = (block: number, value: number, target: Uint8Array) => Promise<void>;
+/** The same at once; false if that cannot be. */
+export type ReadBlockNow = (block: number, value: number, target: Uint8Array) => boolean;
+
+/** A block of an entry, counted from its first, whose checksum equals that of the block at `value` in the log. */
+interface Candidate {
+  readonly at: number;
+  readonly value: number;
+}
 
 /**
  * The changes that change something, with the checksums of their data where they had to be known. Borrows the data as
@@ -34,18 +43,48 @@ export async function withoutUnchanged(
 ): Promise<readonly BatchEntry[]> {
   const news: BatchEntry[] = [];
   for (const change of changes) {
-    const { block, data } = change;
-    if (data === undefined || !hasData(index.map, change)) {
-      news.push(change);
+    const entry = withChecksums(change, index);
+    const candidates = candidatesOf(entry, index);
+    if (candidates.length === 0) {
+      news.push(entry);
       continue;
     }
-    const checksums = index.checksumsOf(block, data);
-    const entry = { ...change, data, checksums };
-    const same = await unchangedBlocks(entry, index, read);
-    if (same.size === 0) news.push(entry);
-    else news.push(...partsWithout(entry, same));
+    // All begin in this turn of the event loop, as long as the places are sure to be the blocks'.
+    const compared = candidates.map(async ({ at, value }) => {
+      const there = Buffer.allocUnsafe(BLOCK_SIZE);
+      const isThere = (await isReadable(read(entry.block + at, value, there))) && isBlockOf(entry, at, there);
+      return isThere ? at : undefined;
+    });
+    const same = new Set((await Promise.all(compared)).filter((at) => at !== undefined));
+    news.push(...partsWithout(entry, same));
   }
   return news;
+}
+
+/** As `withoutUnchanged`, at once; undefined where a block cannot be read so. */
+export function withoutUnchangedNow(
+  changes: readonly Change[],
+  index: LogIndex,
+  readNow: ReadBlockNow,
+): readonly BatchEntry[] | undefined {
+  const news: BatchEntry[] = [];
+  for (const change of changes) {
+    const entry = withChecksums(change, index);
+    const same = new Set<number>();
+    for (const { at, value } of candidatesOf(entry, index)) {
+      if (!readNow(entry.block + at, value, comparedBlock)) return undefined;
+      if (isBlockOf(entry, at, comparedBlock)) same.add(at);
+    }
+    news.push(...partsWithout(entry, same));
+  }
+  return news;
+}
+
+/** The change with its checksums, if any of its blocks may be there already. */
+function withChecksums(change: Change, index: LogIndex): BatchEntry {
+  const { block, count, data } = change;
+  if (data === undefined || !hasData(index.map, change)) return change;
+  return { block, count, data, checksums: index.checksumsOf(block, data) };
 }
 
 /** Whether the overlay has data of any of these blocks. */
@@ -76,12 +115,12 @@ export function withoutBaseBlocks(
       );
       const written = data.subarray(at * BLOCK_SIZE, (at + run.count) * BLOCK_SIZE);
       const there = run.value === undefined ? comparedBytes.subarray(0, written.length) : undefined;
-      if (there !== undefined && base.readNow?.((change.block + at) * BLOCK_SIZE, there) === true) {
+      if (there !== undefined && base.readNow?.((change.block + at) * BLOCK_SIZE, there, 'unseen') === true) {
         for (const index of equalBlocks(there, written)) same.add(at + index);
       }
       at += run.count;
     }
-    return same.size === 0 ? change : partsWithout(change, same);
+    return partsWithout(change, same);
   });
 }
 
@@ -95,15 +134,10 @@ function equalBlocks(one: Buffer, other: Uint8Array): number[] {
   return equal;
 }
 
-type DataEntry = BatchEntry & { readonly data: Uint8Array; readonly checksums: Uint32Array };
-
-/** Which of the entry's blocks, counted from its first, are there already. */
-async function unchangedBlocks(
-  { block, count, data, checksums }: DataEntry,
-  index: LogIndex,
-  read: ReadBlock,
-): Promise<Set<number>> {
-  const candidates: { readonly at: number; readonly value: number }[] = [];
+/** Which blocks of the entry may be there already; none of one without checksums. */
+function candidatesOf({ block, count, checksums }: BatchEntry, index: LogIndex): readonly Candidate[] {
+  const candidates: Candidate[] = [];
+  if (checksums === undefined) return candidates;
   for (let at = 0; at < count; ) {
     const run = index.map.runAt(block + at, block + count);
     if (run.value !== undefined && !isZeroValue(run.value)) {
@@ -115,16 +149,11 @@ async function unchangedBlocks(
     }
     at += run.count;
   }
-  // All begin in this turn of the event loop, as long as the places are sure to be the blocks'.
-  const compared = candidates.map(async ({ at, value }) => {
-    const there = Buffer.allocUnsafe(BLOCK_SIZE);
-    return (
-      (await isReadable(read(block + at, value, there))) &&
-      there.compare(data, at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE) === 0
-    );
-  });
-  const same = await Promise.all(compared);
-  return new Set(candidates.filter((_, which) => same[which]).map(({ at }) => at));
+  return candidates;
+}
+
+function isBlockOf({ data }: BatchEntry, at: number, there: Buffer): boolean {
+  return there.compare(data!, at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE) === 0;
 }
 
 /** A block that cannot be read is written again: that heals it. */
@@ -139,10 +168,9 @@ async function isReadable(reading: Promise<void>): Promise<boolean> {
 }
 
 /** An entry with data in parts, without the blocks in `same`, counted from its first. */
-export function partsWithout(
-  { block, count, data, checksums }: BatchEntry,
-  same: ReadonlySet<number>,
-): readonly BatchEntry[] {
+export function partsWithout(entry: BatchEntry, same: ReadonlySet<number>): readonly BatchEntry[] {
+  if (same.size === 0) return [entry];
+  const { block, count, data, checksums } = entry;
   const parts: BatchEntry[] = [];
   for (let at = 0; at < count; ) {
     let end = at + 1;

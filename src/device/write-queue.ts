@@ -56,6 +56,11 @@ export class WriteQueue<Begun> {
     return this.#running;
   }
 
+  /** Nothing is being written, and nothing waits. */
+  get isIdle(): boolean {
+    return this.#running === undefined && this.#waiting.length === 0;
+  }
+
   /** Resolves when the record with this work has landed; rejects as `write` does. */
   add(work: Work): Promise<void> {
     return new Promise((resolve, reject) => {

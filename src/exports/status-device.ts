@@ -58,6 +58,10 @@ export class StatusDevice implements ExportDevice {
     return this.#device.write(offset, source, options);
   }
 
+  writeNow(offset: number, source: Uint8Array): boolean {
+    return this.#device.writeNow?.(offset, source) ?? false;
+  }
+
   writeZeroes(range: ByteRange, options: { fua: boolean; mayTrim: boolean }): Promise<void> {
     return this.#device.writeZeroes(range, options);
   }

@@ -43,6 +43,8 @@ export interface NbdLimits {
   readonly readNowBytesMax: number;
   /** Of these, bytes that may come from the cache's disk: pages of a database, no scans. */
   readonly readDiskNowBytesMax: number;
+  /** Bytes of a WRITE that may be carried out in the turn it came in. */
+  readonly writeNowBytesMax: number;
   /** Bytes of a refused payload that are read and thrown away to stay in step; a longer one ends the connection. Four times what is allowed. */
   readonly drainedPayloadBytesMax: number;
   /** Extents in one reply to BLOCK_STATUS: 64 KiB a context, 128 KiB with extended headers. Clients ask again from where it ends. */
@@ -74,6 +76,7 @@ export const nbdLimits: NbdLimits = {
   payloadBytesMax: 32 * MiB,
   readNowBytesMax: 1 * MiB,
   readDiskNowBytesMax: 32 * KiB,
+  writeNowBytesMax: 64 * KiB,
   drainedPayloadBytesMax: 128 * MiB,
   statusExtentsMax: 8192,
   idleMsMax: 0,

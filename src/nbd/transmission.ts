@@ -27,7 +27,7 @@ import type { Inbox } from './inbox.ts';
 import type { NbdLimits } from './limits.ts';
 import type { NamedDamage } from './named-damage.ts';
 import { blockStatus, perform } from './perform.ts';
-import { commands, nameOf, transmissionFlags } from './protocol.ts';
+import { commandFlags, commands, nameOf, transmissionFlags } from './protocol.ts';
 import { encodeError, sealData, sealDone, statusChunkBytes } from './reply.ts';
 import {
   allowedCommandFlags,
@@ -309,7 +309,7 @@ export class Transmission {
     const data = isRead ? flight.frame!.data(flight.length) : payload;
     let settled: Promise<void> | undefined;
     try {
-      if (!isRead || !this.#readNow(flight, data)) settled = perform(this.#device, flight, data, this.#whileConnected);
+      if (!this.#performNow(flight, data)) settled = perform(this.#device, flight, data, this.#whileConnected);
     } catch (error) {
       this.fail(flight, error);
       return;
@@ -318,11 +318,18 @@ export class Transmission {
     else settled.then(flight.settled, flight.failed);
   }
 
-  /** Answers a READ in the turn it came in, if all of it is in memory, or a short one on a disk that is prompt. */
-  #readNow({ offset, length }: Flight, target: Buffer): boolean {
-    const { readNowBytesMax, readDiskNowBytesMax } = this.#shared.limits;
-    if (length > readNowBytesMax) return false;
-    return this.#device.readNow?.(offset, target, length <= readDiskNowBytesMax ? 'disk' : 'memory') === true;
+  /**
+   * Carries out a request in the turn it came in: a READ if all of it is in memory, or a short one on a disk that is prompt;
+   * a short WRITE where the device takes it so.
+   */
+  #performNow({ type, flags, offset, length }: Flight, data: Buffer): boolean {
+    const { readNowBytesMax, readDiskNowBytesMax, writeNowBytesMax } = this.#shared.limits;
+    if (type === commands.NBD_CMD_READ) {
+      if (length > readNowBytesMax) return false;
+      return this.#device.readNow?.(offset, data, length <= readDiskNowBytesMax ? 'disk' : 'memory') === true;
+    }
+    if (type !== commands.NBD_CMD_WRITE || length > writeNowBytesMax) return false;
+    return (flags & commandFlags.NBD_CMD_FLAG_FUA) === 0 && this.#device.writeNow?.(offset, data) === true;
   }
 
   async #blockStatus(flight: Flight, payload: Buffer): Promise<void> {

@@ -130,8 +130,9 @@ export class FileReader {
       if (chunk.lengthBytes === 0) continue;
       const part = partOf({ chunk, table }, { offset, target });
       if (!this.#chunks.readIntoNow(chunk, part.offset, part.target, reach)) return false;
-      this.#readAhead?.used(chunk);
+      if (reach !== 'unseen') this.#readAhead?.used(chunk);
     }
+    if (reach === 'unseen') return true;
     this.#touched(entry, offset, end);
     const { cost } = ref;
     cost.requests++;

@@ -65,7 +65,7 @@ export function traced(chunks: ChunkStore, trace: ReadTrace): ChunkStore {
     },
     ...(chunks.readIntoNow && {
       readIntoNow(chunk: ChunkRef, offset: number, target: Uint8Array, reach?: Reach) {
-        trace.note(chunk);
+        if (reach !== 'unseen') trace.note(chunk);
         return chunks.readIntoNow!(chunk, offset, target, reach);
       },
     }),

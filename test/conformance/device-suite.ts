@@ -79,6 +79,24 @@ export function runDeviceSuite({ name, open, supports }: DeviceSuite): void {
       }
     });
 
+    it('writes the same at once, or says that it has not', async () => {
+      for (const [offset, length] of [
+        [0, BLOCK_SIZE],
+        [3 * BLOCK_SIZE, 5 * BLOCK_SIZE],
+        [3 * BLOCK_SIZE + 1, BLOCK_SIZE],
+        [40 * BLOCK_SIZE, 20],
+        [20 * BLOCK_SIZE, 0],
+      ] as const) {
+        for (const data of [bytes(length, offset + 2), Buffer.alloc(length), bytes(length, offset + 2)]) {
+          if (device.writeNow?.(offset, data) === true) data.copy(expected, offset);
+          expect((await readAll()).equals(expected)).toBe(true);
+          await write(offset, data);
+          await device.flush();
+          expect((await readAll()).equals(expected)).toBe(true);
+        }
+      }
+    });
+
     it('takes zeroes as data: blocks of them read as zeroes, over base and over earlier writes', async () => {
       await write(2 * BLOCK_SIZE, Buffer.alloc(3 * BLOCK_SIZE));
       await write(3 * BLOCK_SIZE, bytes(BLOCK_SIZE));

@@ -168,17 +168,26 @@ export class CrashFileSystem implements OverlayFileSystem {
         const content = this.#contents.get(file)!;
         return position < content.length ? content.copy(target, 0, position) : 0;
       },
+      readNow: (target, position) => {
+        if (this.fault?.('read', path) !== undefined) return false;
+        return this.#contents.get(file)!.copy(target, 0, position) === target.length;
+      },
       write: async (buffers, position) => {
         const bytes = Buffer.concat(buffers);
         try {
           await this.#before('write', path);
         } catch (error) {
-          // A short write ends where a block of the file does, never inside a sector.
-          const end = roundDown(position + bytes.length / 2, SECTOR_BYTES);
-          this.#write(file, position, bytes.subarray(0, Math.max(0, end - position)));
+          this.#writeHalf(file, position, bytes);
           throw error;
         }
         this.#write(file, position, bytes);
+      },
+      writeNow: (buffers, position) => {
+        const bytes = Buffer.concat(buffers);
+        const isFailing = this.fault?.('write', path) !== undefined;
+        if (isFailing) this.#writeHalf(file, position, bytes);
+        else this.#write(file, position, bytes);
+        return !isFailing;
       },
       sync: async () => {
         const covers = this.operations.length;
@@ -202,6 +211,12 @@ export class CrashFileSystem implements OverlayFileSystem {
   #write(file: number, position: number, bytes: Buffer): void {
     this.#contents.set(file, written(this.#contents.get(file)!, position, bytes));
     this.operations.push({ kind: 'write', file, position, bytes: Buffer.from(bytes) });
+  }
+
+  /** A short write ends where a block of the file does, never inside a sector. */
+  #writeHalf(file: number, position: number, bytes: Buffer): void {
+    const end = roundDown(position + bytes.length / 2, SECTOR_BYTES);
+    this.#write(file, position, bytes.subarray(0, Math.max(0, end - position)));
   }
 
   #name(change: { from: string | undefined; to: string | undefined; file: number }): void {
@@ -238,7 +253,7 @@ function writeAfterCrash(
   crash: Crash,
 ): Buffer {
   if (durable) return written(content, position, bytes);
-  if (crash.mode === 'kill') return written(content, position, bytes.subarray(0, tornAt));
+  if (crash.mode === 'kill') return written(content, position, bytes.subarray(0, tornBytes(content, position, tornAt)));
   if (crash.mode === 'drop') return content;
   if (crash.mode === 'sizes') return resized(content, Math.max(content.length, position + bytes.length));
   const { random } = crash;
@@ -253,6 +268,12 @@ function writeAfterCrash(
     at = end;
   }
   return result;
+}
+
+/** The kernel copies page by page: what is inside a file already is never half of a sector. */
+function tornBytes(content: Buffer, position: number, tornAt: number | undefined): number | undefined {
+  if (tornAt === undefined || position + tornAt >= content.length) return tornAt;
+  return Math.max(0, roundDown(position + tornAt, SECTOR_BYTES) - position);
 }
 
 function written(content: Buffer, position: number, bytes: Uint8Array): Buffer {

@@ -44,6 +44,8 @@ export interface Moment {
 
 /** Records with so many blocks are written behind their data, smaller ones with it: crashes come in both. */
 const DATA_FIRST_BLOCKS = 3;
+/** Zeroes ahead for a few small records: those that land in them are written at once. */
+const AHEAD_BYTES = 20_000;
 /** The next record begins ahead of its turn from so many on. */
 const LARGE_BLOCKS = 4 * DATA_FIRST_BLOCKS;
 
@@ -59,6 +61,8 @@ export interface Run {
 export interface CrashDeviceOptions extends SpaceOptions {
   readonly log?: Log;
   readonly encrypted?: boolean;
+  /** As OpenLogOptions has it. */
+  readonly aheadBytes?: number;
 }
 
 export function openCrashDevice(
@@ -85,7 +89,7 @@ export async function runWorkload(
   { reopenChance = 0.02, encrypted = false }: { reopenChance?: number; encrypted?: boolean } = {},
 ): Promise<Run> {
   const fileSystem = new FileSystem();
-  const open = () => openCrashDevice(fileSystem, 60_000, { encrypted });
+  const open = () => openCrashDevice(fileSystem, 60_000, { encrypted, aheadBytes: AHEAD_BYTES });
   let device: BlockDevice = await open();
   const steps: Step[] = [];
   const states = [Buffer.from(baseContent)];

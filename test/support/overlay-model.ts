@@ -27,7 +27,9 @@ export function randomStep(random: Random, sizeBytes: number, lengthMax = 5 * BL
   return { kind, offset, length, data, fua: random.chance(0.1) };
 }
 
-export function applyToDevice(device: BlockDevice, { kind, offset, length, data, fua }: Step): Promise<void> {
+/** As a server does it: at once where the device can. */
+export async function applyToDevice(device: BlockDevice, { kind, offset, length, data, fua }: Step): Promise<void> {
+  if (kind === 'write' && !fua && device.writeNow?.(offset, data!) === true) return;
   if (kind === 'write') return device.write(offset, data!, { fua });
   if (kind === 'zero') return device.writeZeroes({ offset, length }, { fua, mayTrim: false });
   return device.trim({ offset, length }, { fua });

@@ -150,8 +150,9 @@ describe('a file', () => {
     const cache = new ChunkCache(opened.chunks, { bytesMax: 10_000 });
     const file = { path: Buffer.from('/dir/file'), object, sizeBytes: content.byteLength };
     const { repository } = opened;
+    const costs = new FileCosts();
     const reader = new FileReader({
-      costs: new FileCosts(),
+      costs,
       snapshotId,
       repository,
       chunks: cache,
@@ -168,6 +169,9 @@ describe('a file', () => {
         expect(Buffer.from(target), `${from}-${to}`).toEqual(content.subarray(from, to));
       }
     }
+    const { requests } = costs.of(0);
+    expect(reader.readNow(0, 0, new Uint8Array(1), 'unseen')).toBe(true);
+    expect(costs.of(0).requests, 'no read of a client').toBe(requests);
     // Past its end there is nothing to give: `read` says so.
     expect(reader.readNow(0, 19, new Uint8Array(2))).toBe(false);
     await cache.close();

@@ -60,7 +60,7 @@ describe('a trace', () => {
     expect(trace.list().map(({ mac }) => mac[0])).toEqual([2, 3]);
   });
 
-  test("takes clients' reads, whichever way they come, and no guesses", async () => {
+  test("takes clients' reads, whichever way they come, and nothing else", async () => {
     const chunks = chunksOfFile('/f', [1, 2, 3, 4, 5]);
     const all: Required<Omit<ChunkStore, 'giveBack'>> = {
       get: async () => new Uint8Array(LENGTH),
@@ -74,6 +74,7 @@ describe('a trace', () => {
     await store.get(chunks[0]!);
     await store.get(chunks[1]!, { purpose: 'warm-up' });
     store.readIntoNow!(chunks[2]!, 0, new Uint8Array(1));
+    store.readIntoNow!(chunks[4]!, 0, new Uint8Array(1), 'unseen');
     await store.readInto!(chunks[3]!, 0, new Uint8Array(1));
     await store.prefetch!(chunks[4]!, { purpose: 'profile' });
     expect(trace.list().map(({ mac }) => mac[0])).toEqual([1, 3, 4]);

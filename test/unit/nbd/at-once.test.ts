@@ -1,9 +1,9 @@
-/** READs that are answered in the turn they came in. */
+/** READs and WRITEs that are carried out in the turn they came in. */
 import { afterEach, describe, expect, test } from 'vitest';
 import type { Reach } from '../../../src/core/device.ts';
 import { AssertionError } from '../../../src/core/errors.ts';
 import { KiB } from '../../../src/core/units.ts';
-import { commands } from '../../../src/nbd/protocol.ts';
+import { commandFlags, commands } from '../../../src/nbd/protocol.ts';
 import { MemoryDevice } from '../../support/memory-device.ts';
 import { startServer, type TestServer, until } from '../../support/nbd-fixture.ts';
 
@@ -98,5 +98,56 @@ describe('a device that may have the bytes in memory', () => {
     await client.closed();
     await until(() => running.bugs.length > 0);
     expect(running.bugs).toEqual([device.failure]);
+  });
+});
+
+/** Takes what lies in its first half at once. */
+class HalfReadyDevice extends MemoryDevice {
+  readonly asked: [how: 'now' | 'later', offset: number, length: number][] = [];
+
+  constructor() {
+    super(new Uint8Array(256 * KiB));
+  }
+
+  writeNow(offset: number, source: Uint8Array): boolean {
+    this.asked.push(['now', offset, source.length]);
+    if (offset + source.length > this.sizeBytes / 2) return false;
+    this.content.set(source, offset);
+    return true;
+  }
+
+  override async write(offset: number, source: Uint8Array, options: { fua: boolean }): Promise<void> {
+    this.asked.push(['later', offset, source.length]);
+    await super.write(offset, source, options);
+  }
+}
+
+describe('a device that may take a WRITE at once', () => {
+  test.each(['simple', 'structured', 'extended'] as const)('has the same bytes either way, %s', async (style) => {
+    const device = new HalfReadyDevice();
+    running = await startServer(device, { limits: { writeNowBytesMax: 64 * KiB } });
+    const client = await (await running.client()).go('', { style });
+    const payloadFlag = style === 'extended' ? commandFlags.NBD_CMD_FLAG_PAYLOAD_LEN : 0;
+    const write = async (offset: number, length: number, more = 0) => {
+      const flags = payloadFlag | more;
+      const payload = Buffer.alloc(length, 1 + (offset % 250));
+      const { errno } = await client.call({ type: commands.NBD_CMD_WRITE, flags, offset, payload });
+      expect(errno).toBe(0);
+      expect(Buffer.compare(device.content.subarray(offset, offset + length), payload)).toBe(0);
+    };
+    await write(512, 8 * KiB);
+    await write(200 * KiB, 8 * KiB);
+    await write(0, 64 * KiB);
+    await write(0, 64 * KiB + 512);
+    await write(4096, 4096, commandFlags.NBD_CMD_FLAG_FUA);
+    expect(device.asked).toEqual([
+      ['now', 512, 8 * KiB],
+      ['now', 200 * KiB, 8 * KiB],
+      ['later', 200 * KiB, 8 * KiB],
+      ['now', 0, 64 * KiB],
+      ['later', 0, 64 * KiB + 512],
+      ['later', 4096, 4096],
+    ]);
+    expect(running.server.counters.bytesWritten).toBe(16 * KiB + 128 * KiB + 512 + 4096);
   });
 });
