@@ -25,6 +25,7 @@ import {
 import { OpenReaders } from './open-readers.ts';
 import { PromptDisk } from './prompt-disk.ts';
 import { type OpenFile, SealedReader } from './sealed-reader.ts';
+import { WriteMoments } from './write-moments.ts';
 
 /** Writes chunks by ChunkFiles, one after the other and where that keeps nobody waiting. */
 export interface ChunkWriter {
@@ -63,6 +64,7 @@ export class ChunkDisk {
   readonly #log: Log;
   readonly #readers = new OpenReaders(OPEN_CHUNK_FILES_MAX);
   readonly #prompt: PromptDisk;
+  readonly #moments = new WriteMoments();
   /** Being written, by path: bytes that can be had from memory. */
   readonly #pending = new Map<string, Pending>();
   #pendingBytes = 0;
@@ -182,8 +184,14 @@ export class ChunkDisk {
     return done;
   }
 
+  /** Says that the stored bytes of a chunk have come from the store. */
+  fetched(): void {
+    this.#moments.come();
+  }
+
   /** Waits a while for what is being written. */
   async close(): Promise<void> {
+    this.#moments.come();
     let timer: NodeJS.Timeout | undefined;
     const patience = new Promise<void>((resolve) => (timer = setTimeout(resolve, CHUNK_CLOSE_MS)));
     await Promise.race([Promise.all([...this.#pending.values()].map(({ done }) => done)), patience]);
@@ -251,6 +259,7 @@ export class ChunkDisk {
   }
 
   async #write(file: ChunkFile, plain: Uint8Array): Promise<void> {
+    await this.#moments.next();
     try {
       const { outcome, bytesWritten, filesEvicted } = await this.#writer.write(file, plain);
       this.#counters.diskBytesWritten += bytesWritten;

@@ -43,6 +43,9 @@ export const USE_RECORD_AGE_MS = 60_000;
 /** Chunks waiting to be written, bytes: what a disk that hangs for a moment must not cost. More are not cached. */
 export const CHUNK_WRITES_BYTES_MAX = 32 * MiB;
 
+/** How long a chunk waits for a good moment to be written, milliseconds: a query's way from one page to the next takes one. */
+export const CHUNK_WRITE_DELAY_MS = 4;
+
 /** After a failed write nothing is written for so long, milliseconds. */
 export const CHUNK_WRITE_PAUSE_MS = 10_000;
 

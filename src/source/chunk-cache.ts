@@ -265,6 +265,7 @@ export class ChunkCache implements ChunkStore {
     const stop = new AbortController();
     const onFetched = () => {
       fetch.isFetched = true;
+      this.#disk?.fetched();
     };
     const options: FetchOptions = { purpose, signal: stop.signal, onFetched };
     const found = { onDisk: false };

@@ -13,12 +13,12 @@ import {
 } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { liesElsewhere } from '../../../src/cache/cache-directory.ts';
 import { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
 import { ChunkFiles, listChunkFiles } from '../../../src/cache/chunk-files.ts';
 import type { ChunkFileSettings, ChunkId } from '../../../src/cache/chunk-names.ts';
-import { CHUNK_SEGMENT_BYTES } from '../../../src/cache/limits.ts';
+import { CHUNK_SEGMENT_BYTES, CHUNK_WRITE_DELAY_MS } from '../../../src/cache/limits.ts';
 import { PromptDisk } from '../../../src/cache/prompt-disk.ts';
 import { sealedLength } from '../../../src/cache/sealed-buffer.ts';
 import { sealHeader } from '../../../src/cache/sealed-format.ts';
@@ -61,6 +61,31 @@ async function openDisk(
   cleanup.add(() => disk!.close());
   return { disk: disk!, counters };
 }
+
+it('writes when the next stored bytes have come, or a little later; gives the bytes from memory till then', async () => {
+  const folder = temporaryFolder(cleanup);
+  const { disk } = await openDisk(folder);
+  vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] });
+  cleanup.add(() => void vi.useRealTimers());
+  const written = () => listChunkFiles(join(folder, 'chunks')).paths.length;
+  const target = new Uint8Array(LENGTH);
+
+  const first = disk.offer(id(1), contentOf(1));
+  expect([written(), disk.pending(id(1)), disk.isMissing(id(1))]).toEqual([0, contentOf(1), false]);
+  disk.fetched();
+  await first;
+  expect([written(), disk.pending(id(1))]).toEqual([1, undefined]);
+  expect(await disk.readChunk(id(1), target)).toBe(true);
+  expect(target).toEqual(contentOf(1));
+
+  const second = disk.offer(id(2), contentOf(2));
+  vi.advanceTimersByTime(CHUNK_WRITE_DELAY_MS - 1);
+  await setImmediate();
+  expect(written()).toBe(1);
+  vi.advanceTimersByTime(1);
+  await second;
+  expect(written()).toBe(2);
+});
 
 const need = requires('root', 'nbdfuse', 'fuse', 'mount', 'nbdkit');
 it.skipIf(need.missing)(need.title('what lies behind a program’s file system is told from a disk'), async () => {
