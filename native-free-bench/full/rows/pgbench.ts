@@ -13,6 +13,8 @@ import { type DiskSession, startOnDisk } from '../session.ts';
 import { usageOf } from '../usage.ts';
 
 const CLIENTS = 4;
+/** Turns that each player has in a run: one of some seconds tells little, the same server differs by a third from one to the next. */
+const TURNS = 3;
 /** Reads the table and its index once, so that whatever fits in caches is there. */
 const WARMING = [
   'select sum(abalance) from pgbench_accounts',
@@ -39,9 +41,10 @@ export async function measurePgbench(bench: Bench, store: BenchStore): Promise<v
     const before = new Map(players.map(({ name, overlayBytes }) => [name, overlayBytes?.()]));
     for (const { session } of players) for (const sql of WARMING) await session.postgres.query(sql);
     for (const isReadOnly of [true, false]) {
-      for (let run = 0; run < bench.options.runs; run++) {
+      for (let turn = 0; turn < bench.options.runs * TURNS; turn++) {
         // Whoever comes first has others' writes still on their way to the disk.
-        for (const player of [...players.slice(run % players.length), ...players.slice(0, run % players.length)]) {
+        const first = turn % players.length;
+        for (const player of [...players.slice(first), ...players.slice(0, first)]) {
           const { tps, transactions } = await pgbench(bench, player, { isReadOnly });
           if (!isReadOnly) player.transactions += transactions;
           note(bench, store, player.name, { [isReadOnly ? 'tps-read' : 'tps-write']: tps });
