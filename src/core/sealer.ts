@@ -22,6 +22,8 @@ export class Sealer {
   readonly #key: KeyObject;
   readonly #forSealing: boolean;
   #sealed = 0n;
+  /** Made anew for each value it would be a buffer with memory of its own: the collector has enough of these from ciphers. */
+  readonly #nonce = Buffer.alloc(NONCE_BYTES);
 
   private constructor(key: KeyObject, forSealing: boolean) {
     this.#key = key;
@@ -41,7 +43,7 @@ export class Sealer {
   /** Writes `plain`, sealed, to the front of `target`, which does not overlap it. `context` is authenticated, not stored. */
   seal(plain: Uint8Array, context: Uint8Array, target: Buffer): void {
     assert(this.#forSealing, 'a key that was read from a file seals nothing more');
-    const nonce = Buffer.alloc(NONCE_BYTES);
+    const nonce = this.#nonce;
     nonce.writeBigUInt64LE(++this.#sealed, NONCE_BYTES - COUNTER_BYTES);
     const cipher = createCipheriv(ALGORITHM, this.#key, nonce).setAAD(context);
     target.set(cipher.update(plain));
@@ -53,7 +55,7 @@ export class Sealer {
   /** Fills `target` with what was sealed; false if that was something else, and then `target` holds nothing of meaning. */
   open(sealed: Uint8Array, context: Uint8Array, target: Uint8Array): boolean {
     if (sealed.length !== target.length + SEAL_BYTES) return false;
-    const nonce = Buffer.alloc(NONCE_BYTES);
+    const nonce = this.#nonce;
     nonce.set(sealed.subarray(target.length, target.length + COUNTER_BYTES), NONCE_BYTES - COUNTER_BYTES);
     const decipher = createDecipheriv(ALGORITHM, this.#key, nonce, { authTagLength: TAG_BYTES }).setAAD(context);
     decipher.setAuthTag(sealed.subarray(target.length + COUNTER_BYTES));

@@ -82,6 +82,8 @@ export class GrowingSegment {
   /** In the order of their places; none of them has its record yet. */
   readonly #begun: BegunBatch[] = [];
   #abandoned = false;
+  /** For what `writeNow` seals: nothing of it is needed when it returns. */
+  #room: Buffer | undefined;
 
   constructor(input: GrowingSegmentInput, segment: Segment, file: OverlayFile) {
     this.#input = input;
@@ -107,14 +109,14 @@ export class GrowingSegment {
   /**
    * Begins a BATCH behind the last record. Much data goes first, at its place behind the record: a thread writes it while
    * this one computes its checksums. The record follows, by `finish`, when all of it has landed; without that, what is
-   * there is a write that was cut off. Borrows the batch's data until `finish` has settled.
+   * there is a write that was cut off. Borrows the batch's data until `finish` has settled, and as long `room`, for what is sealed.
    */
-  begin(batch: readonly BatchEntry[]): BegunBatch {
+  begin(batch: readonly BatchEntry[], room?: Buffer): BegunBatch {
     const position = this.#nextBytes;
     const recordBytes = batchRecordBytes(batch);
     const dataPosition =
       position + storedRecordBytes(recordBytes, { kind: recordKinds.BATCH, cipher: this.segment.cipher });
-    const { entries, data, bytes } = this.#place(batch, dataPosition);
+    const { entries, data, bytes } = this.#place(batch, dataPosition, room);
     const first = this.#isDataFirst(batch) ? this.#file.write(data, dataPosition) : undefined;
     first?.catch(() => undefined); // `finish` tells.
     const { record, checksums } = batchTable(batch, this.#input.index.checksumsOf);
@@ -162,7 +164,8 @@ export class GrowingSegment {
     const { segment } = this;
     if (this.#file.writeNow === undefined || this.#begun.length > 0 || this.#isDataFirst(batch)) return undefined;
     if (segment.endBytes >= this.#aheadBytes || !this.hasRoomFor(dataBlocksOf(batch))) return undefined;
-    const begun = this.begin(batch);
+    if (segment.cipher !== undefined) this.#room ??= Buffer.allocUnsafeSlow(this.#input.dataFirstBytes);
+    const begun = this.begin(batch, this.#room);
     this.#begun.pop();
     // The next zeroes are written by one who can wait for them.
     if (begun.endBytes > this.#aheadBytes) return undefined;
@@ -204,23 +207,33 @@ export class GrowingSegment {
     return dataBlocksOf(batch) * this.#input.index.blockBytes >= this.#input.dataFirstBytes * times;
   }
 
-  /** Where the data of a batch goes, and what is to be written there: sealed where the log is encrypted, and padded. */
+  /**
+   * Where the data of a batch goes, and what is to be written there: padded, and where the log is encrypted sealed, to
+   * `room` or a buffer of its own.
+   */
   #place(
     batch: readonly BatchEntry[],
     dataPosition: number,
+    room?: Buffer,
   ): { entries: LogEntry[]; data: Uint8Array[]; bytes: number } {
-    let position = dataPosition;
+    const { blockBytes } = this.#input.index;
+    const { cipher } = this.segment;
+    const sealed = cipher && (room ?? Buffer.allocUnsafe(dataBlocksOf(batch) * blockBytes));
+    let bytes = 0;
     const entries: LogEntry[] = [];
     const data: Uint8Array[] = [];
-    for (const entry of batch) {
-      entries.push({ block: entry.block, count: entry.count, position: entry.data && position });
-      if (entry.data === undefined) continue;
-      data.push(this.segment.cipher?.sealBlocks(entry.block, position, entry.data) ?? entry.data);
-      position += entry.count * this.#input.index.blockBytes;
+    for (const { block, count, data: plain } of batch) {
+      const position = plain && dataPosition + bytes;
+      entries.push({ block, count, position });
+      if (plain === undefined) continue;
+      const stored = sealed?.subarray(bytes, bytes + count * blockBytes);
+      if (stored !== undefined) cipher?.sealBlocks(block, dataPosition + bytes, plain, stored);
+      data.push(stored ?? plain);
+      bytes += count * blockBytes;
     }
-    const padding = -(position - dataPosition) & (RECORD_ALIGNMENT - 1);
+    const padding = -bytes & (RECORD_ALIGNMENT - 1);
     if (padding > 0) data.push(zeroes.subarray(0, padding));
-    return { entries, data, bytes: position + padding - dataPosition };
+    return { entries, data, bytes: bytes + padding };
   }
 
   /** Writes a record without data behind the last one. Rejects as `appendBatch` does. */

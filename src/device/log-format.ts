@@ -131,8 +131,12 @@ export type RecordValues = Omit<RecordHeader, 'tableBytes' | 'tableChecksum'>;
 
 /** Room for a record's header and a table of `tableBytes`; fill in the table from byte 64 on, then call `finishRecord`. */
 export function newRecord(tableBytes: number): Buffer {
-  // From Node's pool: most are small, and memory of their own would take longer than filling them.
-  return Buffer.allocUnsafe(HEADER_BYTES + roundUp(tableBytes, RECORD_ALIGNMENT)).fill(0);
+  return zeroed(HEADER_BYTES + roundUp(tableBytes, RECORD_ALIGNMENT));
+}
+
+/** Small ones are from Node's pool: making memory of their own, and collecting it, takes longer than filling them. */
+function zeroed(bytes: number): Buffer {
+  return Buffer.allocUnsafe(bytes).fill(0);
 }
 
 /**
@@ -141,14 +145,14 @@ export function newRecord(tableBytes: number): Buffer {
  */
 export function finishRecord(record: Buffer, values: RecordValues, cipher: SegmentCipher | undefined): Buffer {
   const stored =
-    cipher === undefined ? record : Buffer.alloc(storedRecordBytes(record.length, { kind: values.kind, cipher }));
+    cipher === undefined ? record : zeroed(storedRecordBytes(record.length, { kind: values.kind, cipher }));
   const table = stored.subarray(HEADER_BYTES);
   recordHeader.write(stored, values);
   recordHeader.write(stored, { magic: MAGIC, headerChecksum: 0, tableBytes: table.length, tableChecksum: 0 });
   if (cipher !== undefined) {
     const saltBytes = saltBytesOf(values.kind);
     if (saltBytes > 0) table.set(cipher.salt);
-    const plain = Buffer.alloc(table.length - saltBytes - SEAL_BYTES);
+    const plain = zeroed(table.length - saltBytes - SEAL_BYTES);
     record.copy(plain, 0, HEADER_BYTES);
     cipher.sealTable(stored.subarray(0, HEADER_BYTES), plain, table.subarray(saltBytes));
   }

@@ -12,6 +12,7 @@ import type { SegmentReader } from './log-reader.ts';
 import type { ClosedLog, RecoveredLog } from './log-recovery.ts';
 import type { BatchEntry } from './log-tables.ts';
 import { LogWriter } from './log-writer.ts';
+import { SEALED_BLOCK_BYTES } from './segment-cipher.ts';
 import type { SegmentFiles } from './segment-files.ts';
 import { withoutUnchanged, withoutUnchangedNow } from './unchanged-blocks.ts';
 import { UseEpochs } from './use-epochs.ts';
@@ -50,6 +51,8 @@ export class LogStore implements BlockStore {
   readonly #compactor: LogCompactor;
   readonly #epochs = new UseEpochs();
   #acknowledgedBytes = 0;
+  /** A block as it is stored, between reading and opening it at once. */
+  readonly #sealedBlock = Buffer.allocUnsafe(SEALED_BLOCK_BYTES);
 
   constructor(input: LogStoreInput) {
     const { recovered, files, overlayId, log } = input;
@@ -232,7 +235,7 @@ export class LogStore implements BlockStore {
   async #readExtent(first: number, extent: Extent, target: Uint8Array): Promise<void> {
     const { segment, position } = extent;
     const { files } = this.#input;
-    const stored = this.#storedOf(extent, target);
+    const stored = segment.cipher === undefined ? target : Buffer.allocUnsafe(extent.count * this.#index.blockBytes);
     let got: number;
     try {
       got = await files.use(segment.number, (file) => file.read(stored, position, { isRecent: !segment.complete }));
@@ -247,15 +250,10 @@ export class LogStore implements BlockStore {
   #readBlockNow(block: number, value: number, target: Uint8Array): boolean {
     const { segment, ordinal } = this.#index.locate(value);
     const extent = { segment, ordinal, count: 1, position: segment.positions.at(ordinal) };
-    const stored = this.#storedOf(extent, target);
+    const stored = segment.cipher === undefined ? target : this.#sealedBlock;
     if (segment.complete || this.#input.files.held(segment.number)?.readNow?.(stored, extent.position) !== true)
       return false;
     return this.#openExtent(block, extent, stored, target) === undefined;
-  }
-
-  /** Where an extent is read to: `target` itself unless it is encrypted. */
-  #storedOf({ segment, count }: Extent, target: Uint8Array): Uint8Array {
-    return segment.cipher === undefined ? target : Buffer.allocUnsafe(count * this.#index.blockBytes);
   }
 
   /** From what is stored of an extent to its blocks in `target`; why not, if they are not what was written. */

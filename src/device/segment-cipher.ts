@@ -78,16 +78,14 @@ export class SegmentCipher {
     return new SegmentCipher(salt, Sealer.forOpening(segmentKey(overlayKey, salt)));
   }
 
-  /** The blocks of `data`, which belong at `block` and behind it, as they are stored at byte `position`. */
-  sealBlocks(block: number, position: number, data: Uint8Array): Buffer {
+  /** Writes the blocks of `data`, which belong at `block` and behind it, to `stored` as they are stored at byte `position`. */
+  sealBlocks(block: number, position: number, data: Uint8Array, stored: Buffer): void {
     const count = data.length / BLOCK_SIZE;
-    const stored = Buffer.allocUnsafe(count * SEALED_BLOCK_BYTES);
     for (let at = 0; at < count; at++) {
       const context = placeOf(block + at, position + at * SEALED_BLOCK_BYTES);
       const plain = data.subarray(at * BLOCK_SIZE, (at + 1) * BLOCK_SIZE);
       this.#sealer.seal(plain, context, stored.subarray(at * SEALED_BLOCK_BYTES));
     }
-    return stored;
   }
 
   /** Fills `target` with the whole blocks in `stored`, which begin at byte `position`; for each, whether it is what was sealed. */
