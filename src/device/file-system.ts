@@ -54,8 +54,8 @@ const openFlags = {
 } as const;
 
 /**
- * Up to this long, what goes to the page cache or comes from it is copied at once: for 16 KiB that takes 5 us, a thread to
- * do it 50 and more.
+ * Up to this long, what goes to the page cache or comes from it is copied at once: a WRITE of 64 KiB and its record take
+ * some 20 us, a thread to do it 50 and more.
  */
 const COPY_AT_ONCE_BYTES = 80 * KiB;
 /** Buffers of one writev at most: IOV_MAX of Linux. */

@@ -105,7 +105,7 @@ export class LogStore implements BlockStore {
   }
 
   applyNow(changes: readonly Change[]): boolean {
-    if (this.readOnlyReason !== undefined || !this.#writer.isIdle) return false;
+    if (this.readOnlyReason !== undefined || !this.#writer.isReady) return false;
     const news = withoutUnchangedNow(changes, this.#index, (block, value, target) =>
       this.#readBlockNow(block, value, target),
     );

@@ -118,15 +118,15 @@ export class LogWriter {
     return this.#enqueue({ kind: 'change', entries: () => entries, dropped: [] });
   }
 
-  /** Nothing is being written. */
-  get isIdle(): boolean {
-    return this.#queue.isIdle;
+  /** Nothing is being written, and nothing has failed: not even what is there already is to be promised after that. */
+  get isReady(): boolean {
+    return this.#failure === undefined && this.#queue.isIdle;
   }
 
   /** As `append`, at once: true when they have landed; false if that is to be asked, and nothing has landed. */
   appendNow(entries: readonly BatchEntry[]): boolean {
     const growing = this.#growing;
-    if (this.#failure !== undefined || growing === undefined || !this.#queue.isIdle) return false;
+    if (growing === undefined || !this.isReady) return false;
     const { synced } = this.#syncer;
     const startBytes = growing.segment.endBytes;
     const written = growing.writeNow(entries, { sequence: this.#sequence + 1, synced });

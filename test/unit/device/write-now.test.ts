@@ -143,6 +143,20 @@ describe('a log says no, and writes nothing,', () => {
     await device.close();
   });
 
+  it('after a failed fdatasync, also to what is there already: that may be lost', async () => {
+    const fileSystem = new CrashFileSystem();
+    const device = await flushedLog(fileSystem);
+    const data = block();
+    expect(device.writeNow(BLOCK_SIZE, data)).toBe(true);
+    fileSystem.fault = (kind, path) => (kind === 'sync' ? systemError('EIO', path) : undefined);
+    await expect(device.flush()).rejects.toMatchObject({ code: 'OVERLAY', reason: 'io' });
+    fileSystem.fault = undefined;
+    expect(device.writeNow(BLOCK_SIZE, data)).toBe(false);
+    expect(device.writeNow(2 * BLOCK_SIZE, block())).toBe(false);
+    await expect(device.write(BLOCK_SIZE, data, { fua: false })).rejects.toMatchObject({ reason: 'io' });
+    await expect(device.close()).rejects.toMatchObject({ reason: 'io' });
+  });
+
   it('where its space is limited, and when it is closed', async () => {
     const overlayLimit = new SpaceLimit(100 * MiB);
     const limited = await flushedLog(new CrashFileSystem(), { overlayLimit });
