@@ -11,6 +11,7 @@ const CODES = ['EIO', 'ENOSPC', 'EROFS'] as const;
 /** Small, so that some become complete, dead and removed within the steps. */
 const SEGMENT_BYTES = 20_000;
 const STEPS = 14;
+const WORKLOADS_MAX = 10;
 
 interface Fault {
   readonly kind: OperationKind;
@@ -110,11 +111,14 @@ describe('whichever operation on an overlay fails, and however: what was flushed
   const seed = runSeed();
   for (const kind of KINDS) {
     it(`${kind} (seed ${seed})`, async () => {
-      const { image, content } = await killedOverlay(seed);
       for (const code of CODES) {
         for (const stays of [false, true]) {
           let position = 0;
-          while (await live(image, content, { kind, code, position, stays }, seed + position)) position++;
+          // In one of six workloads nothing has to be cut off.
+          for (let other = seed; position === 0 && other < seed + WORKLOADS_MAX; other++) {
+            const { image, content } = await killedOverlay(other);
+            while (await live(image, content, { kind, code, position, stays }, other + position)) position++;
+          }
           expect(position, `${kind} is something that an overlay does`).toBeGreaterThan(0);
         }
       }
