@@ -183,19 +183,9 @@ export class GrowingSegment {
 
   /** The record of a batch as it is stored. */
   #recordOf({ batch, record, checksums }: BegunBatch, { sequence, synced }: RecordStamp): Buffer {
-    const { overlayId } = this.#input;
-    const { number, endBytes, cipher } = this.segment;
-    const values = {
-      kind: recordKinds.BATCH,
-      overlayId,
-      segment: number,
-      position: endBytes,
-      sequence,
-      synced,
-      detail: checksums.length,
-      entryCount: batch.length,
-    };
-    return finishRecord(record, values, cipher);
+    const counts = { detail: checksums.length, entryCount: batch.length };
+    const values = { ...this.#here(), kind: recordKinds.BATCH, sequence, synced, ...counts };
+    return finishRecord(record, values, this.segment.cipher);
   }
 
   /** Where the next record begins. */

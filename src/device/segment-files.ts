@@ -56,17 +56,21 @@ export class SegmentFiles {
     try {
       return await action(await opened.file);
     } finally {
-      opened.users--;
-      if (this.#opened.size > IDLE_FILES_MAX) await this.#closeIdle(this.#opened.size - IDLE_FILES_MAX);
+      await this.#letGo(opened);
     }
   }
 
   /** Gives back what `create` holds. */
   async release(segment: number): Promise<void> {
     const opened = this.#opened.get(segment);
-    if (opened === undefined) return;
+    if (opened !== undefined) await this.#letGo(opened);
+  }
+
+  /** One user less. A promise only where idle files have to be closed for it. */
+  #letGo(opened: Opened): Promise<void> | undefined {
     opened.users--;
-    if (this.#opened.size > IDLE_FILES_MAX) await this.#closeIdle(this.#opened.size - IDLE_FILES_MAX);
+    const excess = this.#opened.size - IDLE_FILES_MAX;
+    return excess > 0 ? this.#closeIdle(excess) : undefined;
   }
 
   /** Closes and removes the file of a segment that nobody uses. */

@@ -45,10 +45,16 @@ async function durableImage(
 ): Promise<{ image: Image; content: Buffer }> {
   const run = await runWorkload(seededRandom(seed), 60, { reopenChance: 0, encrypted });
   const content = run.states.at(-1)!;
-  if (closed) return { image: run.fileSystem.image(), content };
   const fileSystem = new CrashFileSystem(run.fileSystem.image());
   const device = await openCrashDevice(fileSystem, 60_000, { encrypted });
   const random = seededRandom(seed + 1);
+  if (closed) {
+    // Much of what a workload leaves is replaced since, and then its damage matters to nobody: half of the disk is new.
+    const upperHalf = content.subarray(content.length / 2);
+    await device.write(content.length / 2, random.fill(upperHalf), { fua: true });
+    await device.close();
+    return { image: fileSystem.image(), content };
+  }
   for (let step = 0; step < 12; step++) {
     const data = random.fill(Buffer.alloc(1 + random.below(3 * BLOCK_SIZE)));
     const offset = random.below(content.length - data.length);
@@ -88,8 +94,7 @@ describe('damage to an overlay is detected, never served', () => {
         });
         if (outcome.readOnly || outcome.refusedBlocks > 0) detected++;
       }
-      // Most bytes are of blocks that were replaced since: in one seed of three fewer than a tenth of the flips matter.
-      expect(detected).toBeGreaterThan(flips / 40);
+      expect(detected).toBeGreaterThan(flips / 10);
     });
 
     it(`a missing or shortened file, in an overlay ${state} (seed ${seed})`, async () => {
