@@ -12,7 +12,7 @@ import {
   removeIfThere,
   systemReason,
 } from './cache-directory.ts';
-import type { ChunkWritten } from './chunk-files.ts';
+import { type ChunkWritten, openChunk, type SegmentTarget } from './chunk-files.ts';
 import { type ChunkFile, type ChunkFileSettings, type ChunkId, ChunkNames } from './chunk-names.ts';
 import { CacheDamagedError } from './errors.ts';
 import {
@@ -24,13 +24,15 @@ import {
 } from './limits.ts';
 import { OpenReaders } from './open-readers.ts';
 import { PromptDisk } from './prompt-disk.ts';
-import { type OpenFile, SealedReader } from './sealed-reader.ts';
+import type { OpenFile, SealedReader } from './sealed-reader.ts';
 import { WriteMoments } from './write-moments.ts';
 
-/** Writes chunks by ChunkFiles, one after the other and where that keeps nobody waiting. */
+/** ChunkFiles' work, one task after the other and where that keeps nobody waiting. */
 export interface ChunkWriter {
   /** `plain` must stay as it is until this settles. Rejects with Node's own errors. */
   write(file: ChunkFile, plain: Uint8Array): Promise<ChunkWritten>;
+  /** As ChunkFiles has it. The targets are its own until this settles. Rejects if it cannot work at all. */
+  read(file: ChunkFile, plainBytes: number, segments: readonly SegmentTarget[]): Promise<boolean>;
   /** Drops what has not been written yet. */
   close(): Promise<void>;
 }
@@ -138,6 +140,15 @@ export class ChunkDisk {
     return this.#prompt.isPrompt && !this.#pending.has(path) && !this.#prompt.during(() => existsSync(path));
   }
 
+  /** Fills all targets with segments that nobody waits for, without keeping others waiting; false if one is not there. */
+  async recall(chunk: ChunkId, segments: readonly SegmentTarget[]): Promise<boolean> {
+    const file = this.#names.fileOf(chunk);
+    if (this.#removing.has(file.path)) return false;
+    const isRead = await this.#writer.read(file, chunk.lengthBytes, segments).catch(() => false);
+    if (isRead) for (const { target } of segments) this.#counters.diskBytesRead += target.byteLength;
+    return isRead;
+  }
+
   /** Fills `target` with the whole chunk; false if it is not there. */
   readChunk(chunk: ChunkId, target: Uint8Array): Promise<boolean> {
     return this.#read(chunk, 0, target);
@@ -235,10 +246,9 @@ export class ChunkDisk {
     return handle === undefined ? undefined : this.#opened(file, handle, plainBytes);
   }
 
-  #opened({ path, sealName: name, salt }: ChunkFile, file: OpenFile, plainBytes: number): SealedReader {
-    void utimesNow(path);
-    const seal = { name, salt, segmentBytes: CHUNK_SEGMENT_BYTES, keys: this.#names.seal };
-    return SealedReader.openKnown(file, { ...seal, plainBytes });
+  #opened(chunk: ChunkFile, file: OpenFile, plainBytes: number): SealedReader {
+    void utimesNow(chunk.path);
+    return openChunk(chunk, file, { plainBytes, keys: this.#names.seal });
   }
 
   /** A damaged file goes; one that cannot be opened for other reasons (too many open files) stays. */

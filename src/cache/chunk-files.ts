@@ -1,5 +1,5 @@
 /**
- * Writes cached chunks, one file each, and keeps them below their size. Every call here blocks: it runs in a thread of its
+ * Writes cached chunks, one file each, keeps them below their size, and reads of them what nobody waits for. Every call here blocks: it runs in a thread of its
  * own. Any number of processes may use one directory: files are renamed to their names when they are complete, and
  * what there is is counted again before anything is evicted.
  *
@@ -23,7 +23,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { AlignedBuffer } from '../core/aligned-buffer.ts';
-import { TEMPORARY_PREFIX } from './cache-directory.ts';
+import { openNowIfThere, TEMPORARY_PREFIX } from './cache-directory.ts';
 import { type ChunkFile, type ChunkFileSettings, ChunkNames } from './chunk-names.ts';
 import {
   CHUNK_EVICTION_PART,
@@ -33,6 +33,8 @@ import {
   LEFTOVER_AGE_MS,
 } from './limits.ts';
 import { sealedLength, sealInto } from './sealed-buffer.ts';
+import type { SealKeys } from './sealed-format.ts';
+import { type OpenFile, SealedReader } from './sealed-reader.ts';
 
 /** What became of a chunk that was to be written. */
 export interface ChunkWritten {
@@ -40,6 +42,12 @@ export interface ChunkWritten {
   readonly outcome: 'written' | 'present' | 'refused';
   readonly bytesWritten: number;
   readonly filesEvicted: number;
+}
+
+/** Where a segment of a chunk is to be read to: a buffer as long as it is. */
+export interface SegmentTarget {
+  readonly index: number;
+  readonly target: Uint8Array;
 }
 
 export class ChunkFiles {
@@ -76,6 +84,22 @@ export class ChunkFiles {
     return { outcome: 'written', bytesWritten: length, filesEvicted };
   }
 
+  /** Fills all targets with their segments of a chunk of `plainBytes`; false if one is not there or not as it was written. */
+  read(file: ChunkFile, plainBytes: number, segments: readonly SegmentTarget[]): boolean {
+    let fd: number | undefined;
+    try {
+      fd = openNowIfThere(file.path);
+      if (fd === undefined) return false;
+      const reader = openChunk(file, { fd, close: async () => {} }, { plainBytes, keys: this.#names.seal });
+      for (const { index, target } of segments) reader.readSegmentNow(index, target);
+      return true;
+    } catch {
+      return false; // Nobody waits for it: who does finds out why.
+    } finally {
+      if (fd !== undefined) closeSync(fd);
+    }
+  }
+
   /** False where the file system cannot. The file has whole blocks: what lies behind the sealed one's end is never looked at. */
   #writeDirect(file: ChunkFile, buffer: Uint8Array): boolean {
     if (!this.#isDirect) return false;
@@ -105,6 +129,15 @@ export class ChunkFiles {
     this.#bytes = evicted.bytesLeft;
     return evicted.count;
   }
+}
+
+/** A chunk's file that is open: nothing is read of it yet. */
+export function openChunk(
+  { sealName: name, salt }: ChunkFile,
+  file: OpenFile,
+  { plainBytes, keys }: { readonly plainBytes: number; readonly keys: SealKeys },
+): SealedReader {
+  return SealedReader.openKnown(file, { name, salt, segmentBytes: CHUNK_SEGMENT_BYTES, keys, plainBytes });
 }
 
 /** What a file of that size counts for. */

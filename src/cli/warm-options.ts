@@ -1,6 +1,7 @@
 /** `--no-warm`, and what it turns off. */
 import type { OpenStore } from '../exports/open-store.ts';
 import { WarmUps, type WarmUpsOptions } from '../warmup/warm-ups.ts';
+import { WorkingSet } from '../warmup/working-set.ts';
 
 export interface WarmArguments {
   /** False with `--no-warm`. */
@@ -8,7 +9,8 @@ export interface WarmArguments {
 }
 
 export const warmOption = {
-  describe: 'Fetch in the background what PostgreSQL will ask for first, and what a profile has; --no-warm does not',
+  describe:
+    'Fetch in the background what PostgreSQL will ask for first, what a profile has, and what was read last time; --no-warm does not',
   type: 'boolean',
   default: true,
 } as const;
@@ -18,8 +20,10 @@ export function startWarmUps(
   store: OpenStore,
   options: Pick<WarmUpsOptions, 'isOn' | 'needsTemplate1' | 'log'>,
 ): WarmUps {
-  const { prefetcher, repository } = store;
-  const warmUps = new WarmUps({ prefetcher, cache: repository.cache, ...options });
+  const { prefetcher, recallable, repository } = store;
+  const { cache } = repository;
+  const workingSet = cache && new WorkingSet(recallable, cache);
+  const warmUps = new WarmUps({ prefetcher, cache, workingSet, ...options });
   store.watcher = warmUps;
   return warmUps;
 }

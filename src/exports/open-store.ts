@@ -197,6 +197,11 @@ export class OpenStore {
     };
   }
 
+  /** What clients read again and again, and what brings that back into memory. */
+  get recallable(): Pick<ChunkCache, 'workingSet' | 'recall' | 'counters'> {
+    return this.#contentChunks;
+  }
+
   /** Newest first, as of the last refresh. */
   get snapshots(): readonly SnapshotHeader[] {
     return this.#listing.snapshots;

@@ -1,4 +1,5 @@
 import type { ChunkDisk } from '../cache/chunk-disk.ts';
+import type { ChunkId } from '../cache/chunk-names.ts';
 import { USE_RECORD_AGE_MS } from '../cache/limits.ts';
 import { type ChunkOptions, type ChunkRef, type ChunkStore, type FetchPurpose, isGuess } from '../core/chunk-store.ts';
 import { mapConcurrently } from '../core/concurrency.ts';
@@ -8,9 +9,9 @@ import type { Reach } from '../core/device.ts';
 import { CorruptStoreError } from '../core/errors.ts';
 import { toHex } from '../core/mac.ts';
 import { SharedArena } from '../core/shared-arena.ts';
-import { orStopped, StoppedError } from '../core/stop.ts';
+import { orStopped, type StopOptions, StoppedError } from '../core/stop.ts';
 import { HeldChunk } from './held-chunk.ts';
-import { SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX, UNWRITTEN_CHUNKS_MAX } from './limits.ts';
+import { RECALLS_IN_FLIGHT_MAX, SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX, UNWRITTEN_CHUNKS_MAX } from './limits.ts';
 import { SegmentMemory } from './segment-memory.ts';
 
 /** A chunk on its way, or one that has come and is still used. */
@@ -26,6 +27,12 @@ interface Fetch {
   /** Once it has come, and as long as somebody waits for it. */
   held: HeldChunk | undefined;
   readonly found: { onDisk: boolean };
+}
+
+/** Some segments of a chunk: parts of SEGMENT_BYTES, the last of them shorter. */
+export interface SegmentsOf {
+  readonly chunk: ChunkId;
+  readonly indexes: readonly number[];
 }
 
 /** A segment on its way from disk. */
@@ -125,6 +132,39 @@ export class ChunkCache implements ChunkStore {
     // It may have come meanwhile, and not gone to a disk that is busy.
     if (this.#memory.hasAll(key, chunk.lengthBytes)) return false;
     return this.#join(key, chunk, { ...options, missedAt }, (_, { found }) => !found.onDisk);
+  }
+
+  /** Segments that a later server will likely be asked for, as SegmentMemory has it. */
+  workingSet(): readonly SegmentsOf[] {
+    const byChunk = new Map<string, number[]>();
+    for (const { chunk, index } of this.#memory.workingSet()) {
+      const indexes = byChunk.get(chunk.key);
+      if (indexes === undefined) byChunk.set(chunk.key, [index]);
+      else indexes.push(index);
+    }
+    return Array.from(byChunk, ([key, indexes]) => ({ chunk: chunkIdOf(key), indexes }));
+  }
+
+  /**
+   * Reads into memory what the disk has of a working set, until there is no room beside what came otherwise; nothing is
+   * fetched, and nobody kept waiting. Resolves to the bytes read.
+   */
+  async recall(segments: readonly SegmentsOf[], { signal }: StopOptions = {}): Promise<number> {
+    let recalledBytes = 0;
+    await mapConcurrently(segments, RECALLS_IN_FLIGHT_MAX, async ({ chunk, indexes }) => {
+      const key = keyOf(chunk);
+      const missing = indexes.filter((index) => !this.#memory.has(key, index));
+      const bytes = missing.reduce((sum, index) => sum + segmentBytes(chunk, index), 0);
+      if (this.#disk === undefined || bytes === 0 || signal?.aborted || !this.#memory.hasRoomBeside(bytes)) return;
+      const targets = missing.map((index) => ({ index, target: this.#memory.take(segmentBytes(chunk, index)) }));
+      const areThere = await this.#disk.recall(chunk, targets);
+      for (const { index, target } of targets) {
+        if (areThere) this.#memory.insert(key, index, target, { cameBack: true });
+        else this.#memory.giveBack(target);
+      }
+      if (areThere) recalledBytes += bytes;
+    });
+    return recalledBytes;
   }
 
   async close(): Promise<void> {
@@ -379,12 +419,17 @@ interface JoinOptions extends ChunkOptions {
   readonly missedAt?: number | undefined;
 }
 
-function keyOf({ mac, lengthBytes }: ChunkRef): string {
+function keyOf({ mac, lengthBytes }: ChunkId): string {
   return `${toHex(mac)}:${lengthBytes}`;
 }
 
+function chunkIdOf(key: string): ChunkId {
+  const [mac, lengthBytes] = key.split(':');
+  return { mac: Buffer.from(mac!, 'hex'), lengthBytes: Number(lengthBytes) };
+}
+
 /** How long a segment of a chunk is. */
-function segmentBytes({ lengthBytes }: ChunkRef, index: number): number {
+function segmentBytes({ lengthBytes }: ChunkId, index: number): number {
   return Math.min(SEGMENT_BYTES, lengthBytes - index * SEGMENT_BYTES);
 }
 

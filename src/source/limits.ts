@@ -38,5 +38,8 @@ export const GHOSTS_MAX = 16_384;
 /** Segments of a chunk read from disk at once for one reader. */
 export const SEGMENTS_IN_FLIGHT_MAX = 4;
 
+/** Chunks whose segments are recalled at once: the thread that reads them always has a next one. */
+export const RECALLS_IN_FLIGHT_MAX = 4;
+
 /** Chunks remembered that a busy disk has not taken: far more than memory holds by default. */
 export const UNWRITTEN_CHUNKS_MAX = 4096;

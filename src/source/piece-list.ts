@@ -47,6 +47,11 @@ export class PieceList {
     return this.#first;
   }
 
+  /** The one that was pushed last. */
+  get last(): Piece | undefined {
+    return this.#last;
+  }
+
   push(piece: Piece): void {
     piece.list = this;
     piece.previous = this.#last;

@@ -14,6 +14,7 @@
  * used again is copied out of it to main, and the buffer goes when the last of its segments has left it, which they all do
  * one after the other. What has no use in it till then counts, too.
  *
+ * Ghosts are only of what was read: what was fetched along with it and never asked for is no sign that it will be.
  */
 import { copyBytes } from '../core/copy-bytes.ts';
 import type { CacheCounters } from '../core/counters.ts';
@@ -41,11 +42,13 @@ export class SegmentMemory {
   #unusedBytes = 0;
   /** Bytes that came in since the beginning: the clock. */
   #cameIn = 0;
+  readonly #mainBytesMax: number;
   readonly #counters: CacheCounters;
 
   /** Counts what it drops in `counters`. Segments on their own are from `arena`. */
   constructor(bytesMax: number, counters: CacheCounters, arena: SharedArena) {
     this.#bytesMax = bytesMax;
+    this.#mainBytesMax = bytesMax * (1 - PROBATION_PART);
     this.#counters = counters;
     this.#arena = arena;
   }
@@ -86,6 +89,34 @@ export class SegmentMemory {
       at = partEnd;
     }
     this.#makeRoom(0);
+  }
+
+  /**
+   * What a later server will likely be asked for again, at most as much as main may keep: what was used again, and of what
+   * is here or remembered that which was read by pages. Segments that were read from beginning to end once were part of a
+   * scan, which begins elsewhere. The least recently used come first.
+   */
+  workingSet(): readonly Pick<Piece, 'chunk' | 'index'>[] {
+    const found: Piece[] = [];
+    let bytes = 0;
+    for (const list of [this.#main, this.#probation, this.#ghosts]) {
+      for (let piece = list.last; piece !== undefined; piece = piece.previous) {
+        if (list !== this.#main && !wasReadByPages(piece)) continue;
+        bytes += piece.costBytes;
+        if (bytes > this.#mainBytesMax) return found.reverse();
+        found.push(piece);
+      }
+    }
+    return found.reverse();
+  }
+
+  has(key: string, index: number): boolean {
+    return this.#chunks.get(key)?.pieces[index]?.bytes !== undefined;
+  }
+
+  /** Whether a segment of that length can come in beside all that is here, and leave probation its part. */
+  hasRoomBeside(length: number): boolean {
+    return this.bytes + length + OVERHEAD_BYTES <= this.#mainBytesMax;
   }
 
   /** Whether all of a chunk is here. It counts as no use. */
@@ -142,15 +173,20 @@ export class SegmentMemory {
     this.#unusedBytes += chunk.unusedBytes;
   }
 
-  /** Keeps a segment that was read into what `take` gave. Ignored if it is here, or larger than all memory. */
-  insert(key: string, index: number, bytes: Uint8Array): void {
+  /**
+   * Keeps a segment that was read into what `take` gave. Ignored if it is here, or larger than all memory. `cameBack`: it
+   * was used before, by whatever server, so that its next use is another one.
+   */
+  insert(key: string, index: number, bytes: Uint8Array, { cameBack = false } = {}): void {
     const costBytes = bytes.byteLength + OVERHEAD_BYTES;
-    if (this.#chunks.get(key)?.pieces[index]?.bytes !== undefined || !this.#makeRoom(costBytes)) {
+    if (this.has(key, index) || !this.#makeRoom(costBytes)) {
       this.giveBack(bytes);
       return;
     }
     // Looked up only now: making room may have dropped the chunk's last piece.
-    this.#keep(this.#pieceOf(key, index), bytes, false);
+    const piece = this.#pieceOf(key, index);
+    this.#keep(piece, bytes, false);
+    if (cameBack) piece.cameBack = true;
   }
 
   /** Puts a piece that is not here on probation. */
@@ -240,7 +276,7 @@ export class SegmentMemory {
     if (piece.isPart) this.#leave(piece, piece.bytes!.byteLength);
     else this.giveBack(piece.bytes!);
     piece.bytes = undefined;
-    if (wasOnProbation) this.#ghosts.push(piece);
+    if (wasOnProbation && piece.firstReadAt !== undefined) this.#ghosts.push(piece);
     else this.#forget(piece);
     while (this.#ghosts.length > GHOSTS_MAX || this.#ghosts.bytes > this.#bytesMax) {
       const oldest = this.#ghosts.first!;
@@ -276,6 +312,12 @@ export class SegmentMemory {
     chunk.count++;
     return piece;
   }
+}
+
+/** Some of it was read, or all of a chunk that has no more: a small file. */
+function wasReadByPages({ firstReadAt, readBytes, costBytes, index }: Piece): boolean {
+  const length = costBytes - OVERHEAD_BYTES;
+  return firstReadAt !== undefined && (readBytes < length || (index === 0 && length < SEGMENT_BYTES));
 }
 
 function newChunk(key: string): KeptChunk {

@@ -30,3 +30,6 @@ export const TRACES_MAX = 16;
 
 /** Longest backup_label and relation map that is parsed, bytes: they have some hundred. */
 export const PARSED_FILE_BYTES_MAX = 16 * KiB;
+
+/** How often the working set is written down, milliseconds: as often as pg_prewarm does, for a server that does not end by itself. */
+export const WORKING_SET_SAVE_MS = 5 * 60 * 1000;

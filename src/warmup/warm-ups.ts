@@ -18,12 +18,15 @@ import { type PlannedSource, planWarmUp } from './plan.ts';
 import { profileBytes, readProfile, sourceName, writeProfile } from './profile.ts';
 import { ReadTrace, type TracedChunk, traced } from './read-trace.ts';
 import { type ChunkedSource, chunksOfProfile } from './replay.ts';
+import type { WorkingSet } from './working-set.ts';
 
 export interface WarmUpsOptions {
   /** Stays the caller's, as the cache does. */
   readonly prefetcher: Pick<Prefetcher, 'fetch'>;
   /** Where profiles are kept; undefined: nowhere. */
   readonly cache: StoreCache | undefined;
+  /** Taken over. Undefined: nothing is recalled, and nothing is kept for the next server. */
+  readonly workingSet?: WorkingSet | undefined;
   /** False: nothing is fetched; what is read can be recorded all the same. */
   readonly isOn: boolean;
   /** As PlanOptions has it. */
@@ -126,10 +129,11 @@ export class WarmUps implements SourceWatcher {
     for (const { trace } of this.#tracesOf(parts)) trace.clear();
   }
 
-  /** Stops what is under way, and waits for it. */
+  /** Stops what is under way, waits for it, and writes the working set down. */
   async close(): Promise<void> {
     this.#stop.abort(new Error('the store is being closed'));
     await this.untilDone();
+    await this.#options.workingSet?.close();
   }
 
   #tracesOf(parts: readonly TracedPart[]): Traced[] {
@@ -153,6 +157,20 @@ export class WarmUps implements SourceWatcher {
     const warmed = await this.#fetch(this.#planned(source, damaged), 'warm-up', WARM_UP_BYTES_MAX);
     this.#tell(header, 'PostgreSQL reads when it starts', warmed, { isNew, elapsedMs: performance.now() - replayedMs });
     if (known !== undefined) known.isTold = true;
+    await this.#recall();
+  }
+
+  /** Last: it saves a read of the disk cache, what comes before it saves one of the store. */
+  async #recall(): Promise<void> {
+    const { workingSet, log } = this.#options;
+    const startedMs = performance.now();
+    const bytes = (await workingSet?.recall({ signal: this.#stop.signal })) ?? 0;
+    if (bytes === 0) return;
+    const milliseconds = Math.round(performance.now() - startedMs);
+    log.info(
+      { bytes, milliseconds },
+      `What was read of this store last time is in memory again: ${formatBytes(bytes)} of the disk cache, in ${milliseconds} ms`,
+    );
   }
 
   #fetch(chunks: AsyncIterable<ChunkRef>, purpose: GuessPurpose, bytesMax: number): Promise<PrefetchOutcome> {

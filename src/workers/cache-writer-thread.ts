@@ -1,18 +1,19 @@
-/** Entry of the thread that writes cached chunks: sealing and a slow disk keep only this one busy. */
+/** Entry of the thread that writes and recalls cached chunks: sealing and a slow disk keep only this one busy. */
 import { parentPort, workerData } from 'node:worker_threads';
 import { ChunkFiles } from '../cache/chunk-files.ts';
 import type { ChunkFileSettings } from '../cache/chunk-names.ts';
-import type { WriteReply, WriteTask } from './cache-writer.ts';
+import type { FileReply, FileTask } from './cache-writer.ts';
 
 const files = new ChunkFiles(workerData as ChunkFileSettings);
 
-parentPort!.on('message', ({ id, file, plain }: WriteTask) => {
-  parentPort!.postMessage(answer(id, () => files.write(file, plain)));
-});
+parentPort!.on('message', (task: FileTask) => parentPort!.postMessage(answer(task)));
 
-function answer(id: number, write: () => ReturnType<ChunkFiles['write']>): WriteReply {
+function answer(task: FileTask): FileReply {
+  const { id, file } = task;
   try {
-    return { id, written: write() };
+    return 'plain' in task
+      ? { id, result: files.write(file, task.plain) }
+      : { id, result: files.read(file, task.plainBytes, task.segments) };
   } catch (error) {
     const { message, code } = error as NodeJS.ErrnoException;
     return { id, failure: { message, code } };

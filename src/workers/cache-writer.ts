@@ -1,28 +1,27 @@
 import { Worker } from 'node:worker_threads';
 import type { ChunkWriter } from '../cache/chunk-disk.ts';
-import type { ChunkWritten } from '../cache/chunk-files.ts';
+import type { ChunkWritten, SegmentTarget } from '../cache/chunk-files.ts';
 import type { ChunkFile, ChunkFileSettings } from '../cache/chunk-names.ts';
 import { programFile } from '../core/program-file.ts';
 import { YOUNG_GENERATION_MB } from './pool.ts';
 
-/** What the thread is asked, and what it answers. Shared memory is not copied. */
-export interface WriteTask {
-  readonly id: number;
-  readonly file: ChunkFile;
-  readonly plain: Uint8Array;
-}
+/** What the thread is asked, to write or to read, and what it answers. Shared memory is not copied. */
+export type FileTask = { readonly id: number; readonly file: ChunkFile } & (
+  | { readonly plain: Uint8Array }
+  | { readonly plainBytes: number; readonly segments: readonly SegmentTarget[] }
+);
 
-export type WriteReply = { readonly id: number } & (
-  | { readonly written: ChunkWritten }
+export type FileReply = { readonly id: number } & (
+  | { readonly result: ChunkWritten | boolean }
   | { readonly failure: { readonly message: string; readonly code: string | undefined } }
 );
 
 interface Waiting {
-  readonly resolve: (written: ChunkWritten) => void;
+  readonly resolve: (result: never) => void;
   readonly reject: (error: Error) => void;
 }
 
-/** Writes cached chunks in a thread of its own, which is started for the first one, and again if it died. */
+/** Does ChunkFiles' work in a thread of its own, which is started for the first task, and again if it died. */
 export class ThreadedChunkWriter implements ChunkWriter {
   readonly #settings: ChunkFileSettings;
   readonly #waiting = new Map<number, Waiting>();
@@ -35,12 +34,20 @@ export class ThreadedChunkWriter implements ChunkWriter {
   }
 
   write(file: ChunkFile, plain: Uint8Array): Promise<ChunkWritten> {
+    return this.#ask({ file, plain });
+  }
+
+  read(file: ChunkFile, plainBytes: number, segments: readonly SegmentTarget[]): Promise<boolean> {
+    return this.#ask({ file, plainBytes, segments });
+  }
+
+  #ask<T>(task: object): Promise<T> {
     if (this.#isClosed) return Promise.reject(new Error('the cache is closed'));
     this.#thread ??= this.#start();
-    const task: WriteTask = { id: this.#nextId++, file, plain };
-    return new Promise((resolve, reject) => {
-      this.#waiting.set(task.id, { resolve, reject });
-      this.#thread!.postMessage(task);
+    const id = this.#nextId++;
+    return new Promise<T>((resolve, reject) => {
+      this.#waiting.set(id, { resolve, reject });
+      this.#thread!.postMessage({ id, ...task });
     });
   }
 
@@ -56,7 +63,7 @@ export class ThreadedChunkWriter implements ChunkWriter {
       workerData: this.#settings,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_GENERATION_MB },
     });
-    thread.on('message', (reply: WriteReply) => this.#settle(reply));
+    thread.on('message', (reply: FileReply) => this.#settle(reply));
     thread.on('error', (error) => this.#fail(thread, error));
     thread.on('exit', () => this.#fail(thread, new Error('the thread that writes has ended')));
     // A server that has ended does not wait for its cache. Last: who listens to messages waits for them.
@@ -64,10 +71,10 @@ export class ThreadedChunkWriter implements ChunkWriter {
     return thread;
   }
 
-  #settle(reply: WriteReply): void {
+  #settle(reply: FileReply): void {
     const waiting = this.#waiting.get(reply.id);
     this.#waiting.delete(reply.id);
-    if ('written' in reply) waiting?.resolve(reply.written);
+    if ('result' in reply) waiting?.resolve(reply.result as never);
     else waiting?.reject(Object.assign(new Error(reply.failure.message), { code: reply.failure.code }));
   }
 

@@ -1,7 +1,7 @@
 /** `profile record|show|forget` beside a running server, and what the next server does with a profile. */
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
-import { BLOCK_SIZE, KiB } from '../../src/core/units.ts';
+import { BLOCK_SIZE, KiB, MiB } from '../../src/core/units.ts';
 import { type RunningServer, runCli, startServer } from '../support/cli.ts';
 import { albumStore, cleanupAfterEach, temporaryFolder } from '../support/fixtures.ts';
 import { mountNeeds } from '../support/mount.ts';
@@ -90,6 +90,29 @@ describe('a profile', () => {
     expect(await refusal('record', 'nobody')).toContain('There is no export "nobody"');
     expect(await refusal('record')).toContain('runs without one');
     expect(await refusal('show', '--no-cache')).toContain('do without --no-cache');
+  });
+});
+
+describe('what was read last time', () => {
+  const recalled = ({ msg }: { msg: string }) => msg.startsWith('What was read of this store last time');
+
+  test('is in memory again when the next server has started, also of another snapshot; not with --no-warm', async () => {
+    const { serve } = surroundings();
+    const first = await serve('tag:before');
+    await first.waitForLog(warmed);
+    await readWidely(first);
+    await first.stop();
+    expect(first.log.filter(recalled)).toEqual([]);
+
+    const second = await serve('latest');
+    const line = await second.waitForLog(recalled);
+    expect(line.bytes).toBeGreaterThan(MiB);
+    await second.stop();
+
+    const third = await serve('latest', '--no-warm');
+    await readWidely(third);
+    await third.stop();
+    expect(third.log.filter(recalled)).toEqual([]);
   });
 });
 

@@ -54,6 +54,7 @@ async function openDisk(
       if (options.fail !== undefined) throw options.fail;
       return files.write(...task);
     },
+    read: async (...task: Parameters<ChunkFiles['read']>) => files.read(...task),
     close: async () => {},
   };
   const prompt = new PromptDisk(() => 0); // However busy the machine's disk is.

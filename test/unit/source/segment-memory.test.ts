@@ -102,4 +102,47 @@ describe('the memory of segments', () => {
     expect(memory.whole('1')).toBeUndefined();
     expect(read(memory, 1, 0, CHUNK)).toBe(true);
   });
+
+  it('has as its working set what was used again and single pages, the last used last, and no scan', () => {
+    const memory = new SegmentMemory(2 * MiB, newCacheCounters(), new SharedArena(MiB));
+    const set = () => memory.workingSet().map(({ chunk, index }) => `${chunk.key}/${index}`);
+    for (let i = 0; i < 9; i++) read(memory, 1, 0, 8 * KiB); // Used again.
+    read(memory, 2, SEGMENT_BYTES, 8 * KiB);
+    read(memory, 3, 0, CHUNK);
+    expect(set()).toEqual(['2/1', '1/0']);
+    // Long gone from memory, and remembered.
+    for (let seed = 1000; seed < 1010; seed++) read(memory, seed, 0, CHUNK);
+    expect(memory.has('2', 1)).toBe(false);
+    expect(set()).toEqual(['2/1', '1/0']);
+    for (let seed = 2000; seed < 2100; seed++) read(memory, seed, 0, 1);
+    expect(set().length).toBeLessThan((0.75 * 2 * MiB) / SEGMENT_BYTES);
+    expect(set().at(-1)).toBe('1/0');
+  });
+
+  it('takes the first read of what was used before for another use', () => {
+    const memory = new SegmentMemory(2 * MiB, newCacheCounters(), new SharedArena(MiB));
+    for (const [seed, cameBack] of [
+      [1, true],
+      [2, false],
+    ] as const) {
+      memory.insert(`${seed}`, 0, memory.take(SEGMENT_BYTES).fill(seed), { cameBack });
+      memory.read(`${seed}`, 0, new Uint8Array(8 * KiB));
+    }
+    for (let seed = 1000; seed < 1050; seed++) read(memory, seed, 0, CHUNK);
+    expect([memory.has('1', 0), memory.has('2', 0)]).toEqual([true, false]);
+  });
+
+  it('remembers what was read, not what came in with it', () => {
+    const memory = new SegmentMemory(2 * MiB, newCacheCounters(), new SharedArena(MiB));
+    const back = (index: number) => {
+      memory.insert('1', index, memory.take(SEGMENT_BYTES).fill(1));
+      memory.read('1', index * SEGMENT_BYTES, new Uint8Array(8 * KiB));
+    };
+    read(memory, 1, 0, 8 * KiB);
+    for (let seed = 1000; seed < 1006; seed++) read(memory, seed, 0, CHUNK);
+    back(0);
+    back(1);
+    for (let seed = 2000; seed < 2050; seed++) read(memory, seed, 0, CHUNK);
+    expect([memory.has('1', 0), memory.has('1', 1)]).toEqual([true, false]);
+  });
 });
