@@ -4,9 +4,11 @@ import { StoreCache } from '../cache/store-cache.ts';
 import { deriveFileKey } from '../core/derived-key.ts';
 import { exitCodes, UserError } from '../core/errors.ts';
 import type { Log } from '../core/log.ts';
+import { StoppedError } from '../core/stop.ts';
 import { type CodecParameters, plainHash } from './codec/codec.ts';
 import { type KdfParameters, keyOpensCanary } from './codec/key-derivation.ts';
 import type { StoreConfig } from './config.ts';
+import type { KlosetStore } from './store.ts';
 
 /** Where the key of an encrypted store comes from; not asked for a plaintext one. */
 export interface KeySource {
@@ -14,6 +16,30 @@ export interface KeySource {
   passphrase(): Promise<Uint8Array>;
   /** As codec/key-derivation.ts has it, here or in another thread. */
   deriveKey(passphrase: Uint8Array, parameters: KdfParameters): Promise<KeyObject>;
+}
+
+/** The states of a store, asked for while CONFIG is still on its way: a round trip less. */
+export class EarlyListing {
+  readonly #stop = new AbortController();
+  #ids: Promise<string[]> | undefined;
+
+  constructor(store: Pick<KlosetStore, 'list'>) {
+    this.#ids = store.list('states', { signal: this.#stop.signal });
+    // Where CONFIG is what is wrong, nobody asks for it.
+    this.#ids.catch(() => undefined);
+  }
+
+  /** The listing, for the first who takes it: it is not the newest for long. Rejects as the store's `list` does. */
+  take(): Promise<string[]> | undefined {
+    const ids = this.#ids;
+    this.#ids = undefined;
+    return ids;
+  }
+
+  /** It is not needed any more. */
+  drop(): void {
+    if (this.#ids !== undefined) this.#stop.abort(new StoppedError('the listing is not needed'));
+  }
 }
 
 /** The store's key and how to decode with it. */

@@ -17,7 +17,7 @@ import { parseConfig, type StoreConfig } from './config.ts';
 import { checkEnvelope } from './envelope.ts';
 import { envelopeHeader, NAMED_AT_RANDOM, resourceTypes } from './format.ts';
 import { CHECKED_PACKFILE_BYTES_MAX, METADATA_BLOB_BYTES_MAX, storedBytesMax } from './limits.ts';
-import { type KeySource, openStoreCache, unlock } from './opening.ts';
+import { EarlyListing, type KeySource, openStoreCache, unlock } from './opening.ts';
 import { PackfileCheck } from './packfile-check.ts';
 import { MissingResourceError, TransientStoreError } from './remote-store.ts';
 import { asAway, ReplicaStore, STORE_WITH_REPLICA_MS } from './replica-store.ts';
@@ -27,7 +27,7 @@ import type { KlosetStore, ReadOptions } from './store.ts';
 export type { BlobId } from './blob-replica.ts';
 export type { KeySource } from './opening.ts';
 
-export interface RepositoryOptions extends Omit<StateIndexOptions, 'cache'> {
+export interface RepositoryOptions extends Omit<StateIndexOptions, 'cache' | 'listing'> {
   readonly counters: ReadCounters;
   readonly keys: KeySource;
   /** Where what is read at opening is kept for the next time; undefined: nowhere. */
@@ -129,13 +129,33 @@ export class Repository {
     return repository;
   }
 
-  static async #open(
-    store: KlosetStore,
-    { counters, keys, ...options }: RepositoryOptions,
-    signal?: AbortSignal,
-  ): Promise<Repository> {
+  static async #open(store: KlosetStore, options: RepositoryOptions, signal?: AbortSignal): Promise<Repository> {
     const { log = silentLog } = options;
     const directory = options.cache === undefined ? undefined : await openCacheDirectory(options.cache, log);
+    const listing = new EarlyListing(store);
+    try {
+      return await Repository.#openListed(store, { ...options, log, directory, listing }, signal);
+    } finally {
+      listing.drop();
+    }
+  }
+
+  static async #openListed(
+    store: KlosetStore,
+    {
+      counters,
+      keys,
+      log,
+      directory,
+      listing,
+      ...options
+    }: RepositoryOptions & {
+      readonly log: Log;
+      readonly directory: string | undefined;
+      readonly listing: EarlyListing;
+    },
+    signal: AbortSignal | undefined,
+  ): Promise<Repository> {
     const configBytes = await orStopped(store.readConfig({ signal }), signal);
     const config = parseConfig(configBytes);
     const codecParameters = await unlock(config, keys);
@@ -149,7 +169,10 @@ export class Repository {
       directory === undefined ? undefined : await openStoreCache(directory, { config, codecParameters, log });
     const isAway = store instanceof ReplicaStore;
     // The index that is cached is of the store; of one that is away there is none to compare it with.
-    const states = await StateIndex.open({ store, codec, counters }, { ...options, cache: isAway ? undefined : cache });
+    const states = await StateIndex.open(
+      { store, codec, counters },
+      { ...options, log, listing, cache: isAway ? undefined : cache },
+    );
     return new Repository({ store, config, codecParameters, codec, states, counters, cache, replica });
   }
 

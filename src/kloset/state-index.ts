@@ -9,6 +9,7 @@ import { REFRESH_WHEN_MISSING_MS } from './fetch-limits.ts';
 import { discardIndex, readIndex, writeIndex } from './index-cache.ts';
 import { LOCATIONS_IN_MEMORY_MAX } from './limits.ts';
 import { LocationIndex } from './location-index.ts';
+import type { EarlyListing } from './opening.ts';
 import { readStates, type StateReader } from './state-reader.ts';
 import type { ReadOptions } from './store.ts';
 
@@ -18,6 +19,8 @@ export interface StateIndexOptions {
   /** Is told of each state that is left out. */
   readonly log?: Log | undefined;
   readonly clock?: Clock;
+  /** A listing of the states that is on its way already. */
+  readonly listing?: Pick<EarlyListing, 'take'> | undefined;
   /** Where the index is kept for the next opening. */
   readonly cache?: StoreCache | undefined;
   readonly progress?: Progress | undefined;
@@ -73,8 +76,10 @@ export class StateIndex {
     const { cache, clock = systemClock, log = silentLog, progress = silentProgress } = options;
     const { locationsInMemoryMax: inMemoryMax = LOCATIONS_IN_MEMORY_MAX } = options;
     const parts = { cache, clock, inMemoryMax, log, progress };
+    const { listing } = options;
     const index =
-      (await StateIndex.#fromCache(reader, parts)) ?? new StateIndex(reader, parts, await load(reader, { progress }));
+      (await StateIndex.#fromCache(reader, parts, listing)) ??
+      new StateIndex(reader, parts, await load(reader, { progress, listing }));
     const [damaged] = index.damaged.values();
     if (damaged !== undefined && !options.ignoreDamaged) {
       await index.close();
@@ -87,13 +92,17 @@ export class StateIndex {
   }
 
   /** From the cached index and the states that are newer; undefined if that is not to be had. */
-  static async #fromCache(reader: StateReader, parts: IndexParts): Promise<StateIndex | undefined> {
+  static async #fromCache(
+    reader: StateReader,
+    parts: IndexParts,
+    listing: StateIndexOptions['listing'],
+  ): Promise<StateIndex | undefined> {
     const locations = await readIndex(parts.cache);
     if (locations === undefined) return undefined;
     const index = new StateIndex(reader, parts, { locations, damaged: new Map() });
     index.#isSaved = true;
     try {
-      const ids = await reader.store.list('states');
+      const ids = await (listing?.take() ?? reader.store.list('states'));
       const added = ids.filter((id) => !locations.states.has(id));
       const isGone = ids.length - added.length < locations.states.size;
       if (!isGone && (added.length === 0 || (await index.#extend(added, parts)) !== 'impossible')) return index;
@@ -251,11 +260,12 @@ interface LoadedStates {
 
 interface LoadOptions extends ReadOptions {
   readonly progress: Progress;
+  readonly listing?: StateIndexOptions['listing'];
 }
 
 async function load(reader: StateReader, options: LoadOptions): Promise<LoadedStates> {
   for (let listings = 1; ; listings++) {
-    const ids = await reader.store.list('states', options);
+    const ids = await (options.listing?.take() ?? reader.store.list('states', options));
     const read = await readStates(reader, ids, options);
     const [missing] = read.missing;
     if (missing === undefined) return merge(read);

@@ -8,6 +8,7 @@ import { blake3 } from '../../../src/kloset/codec/codec.ts';
 import { resourceTypes, versions } from '../../../src/kloset/format.ts';
 import { Repository } from '../../../src/kloset/repository.ts';
 import { listSnapshots } from '../../../src/kloset/snapshot.ts';
+import type { KlosetStore } from '../../../src/kloset/store.ts';
 import { addSnapshot, addTree, DIRECTORY } from '../../support/snapshot-writer.ts';
 import { configFields, envelope, idOf, macOf, StoreWriter } from '../../support/store-writer.ts';
 
@@ -16,7 +17,7 @@ const keys = {
   passphrase: () => Promise.reject(new Error('not to be asked')),
   deriveKey: () => Promise.reject(new Error('not to be asked')),
 };
-const open = (store: StoreWriter) => Repository.open(store, { counters: newReadCounters(), keys });
+const open = (store: KlosetStore) => Repository.open(store, { counters: newReadCounters(), keys });
 
 async function caught(work: Promise<unknown>): Promise<Error & { details: Record<string, unknown> }> {
   try {
@@ -26,6 +27,41 @@ async function caught(work: Promise<unknown>): Promise<Error & { details: Record
   }
   throw new Error('it did not fail');
 }
+
+describe('opening', () => {
+  it('has the states listed while CONFIG is on its way, once', async () => {
+    const store = await new StoreWriter().finish();
+    const { readConfig, list } = store;
+    let lists = 0;
+    let isListed = () => {};
+    const listed = new Promise<void>((resolve) => (isListed = resolve));
+    store.list = (...asked) => {
+      lists++;
+      isListed();
+      return list.apply(store, asked);
+    };
+    store.readConfig = () => listed.then(() => readConfig.call(store));
+    await open(store);
+    expect(lists).toBe(1);
+  });
+
+  it('stops the listing, and forgets its failure, where CONFIG is what is wrong', async () => {
+    const store: KlosetStore = await new StoreWriter().finish();
+    let stops = 0;
+    store.list = (_kind, { signal } = {}) =>
+      new Promise((_resolve, reject) => {
+        signal!.addEventListener('abort', () => {
+          stops++;
+          reject(signal!.reason);
+        });
+      });
+    store.readConfig = () => Promise.reject(new StoreUnavailableError('no CONFIG'));
+    await expect(open(store)).rejects.toThrow('no CONFIG');
+    expect(stops).toBe(1);
+    store.list = () => Promise.reject(new StoreUnavailableError('no list'));
+    await expect(open(store)).rejects.toThrow('no CONFIG');
+  });
+});
 
 describe('a blob', () => {
   const plain = Buffer.from('sixteen bytes it is');
