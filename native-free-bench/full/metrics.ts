@@ -18,6 +18,7 @@ export const metrics = {
   'lookups-cold': { title: '1,000 index lookups after the first query, cold', ...seconds },
   'lookups-warm': { title: '- the same keys again', ...seconds },
   'lookups-disk': { title: '- server and PostgreSQL started anew, chunks in the disk cache', ...seconds },
+  'lookups-disk-cold': { title: '- the same with `--no-warm`: nothing is recalled into memory', ...seconds },
   'lookups-chunks': { title: '- chunks fetched by the cold ones', ...count },
   'lookups-bound': { title: '- their bound: chunks x fetch and decode of one alone, one at a time', ...seconds },
   'sum-abalance': { title: '`select sum(abalance)`, cold', ...throughput },

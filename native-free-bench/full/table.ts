@@ -56,6 +56,7 @@ const summarised: readonly MetricId[] = [
   'first-query-key',
   'lookups-warm',
   'lookups-disk',
+  'lookups-disk-cold',
   'overlay-growth',
   'copy-memory',
 ];

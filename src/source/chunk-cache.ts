@@ -147,17 +147,19 @@ export class ChunkCache implements ChunkStore {
 
   /**
    * Reads into memory what the disk has of a working set, until there is no room beside what came otherwise; nothing is
-   * fetched, and nobody kept waiting. Resolves to the bytes read.
+   * fetched, and nobody kept waiting. Resolves to the bytes read; rejects with the signal's reason.
    */
   async recall(segments: readonly SegmentsOf[], { signal }: StopOptions = {}): Promise<number> {
     let recalledBytes = 0;
     await mapConcurrently(segments, RECALLS_IN_FLIGHT_MAX, async ({ chunk, indexes }) => {
+      signal?.throwIfAborted();
       const key = keyOf(chunk);
       const missing = indexes.filter((index) => !this.#memory.has(key, index));
       const bytes = missing.reduce((sum, index) => sum + segmentBytes(chunk, index), 0);
-      if (this.#disk === undefined || bytes === 0 || signal?.aborted || !this.#memory.hasRoomBeside(bytes)) return;
+      if (this.#disk === undefined || bytes === 0 || !this.#memory.hasRoomBeside(bytes)) return;
       const targets = missing.map((index) => ({ index, target: this.#memory.take(segmentBytes(chunk, index)) }));
-      const areThere = await this.#disk.recall(chunk, targets);
+      // Who stops does not wait for a disk that hangs, and leaves it the targets.
+      const areThere = await orStopped(this.#disk.recall(chunk, targets), signal);
       for (const { index, target } of targets) {
         if (areThere) this.#memory.insert(key, index, target, { cameBack: true });
         else this.#memory.giveBack(target);

@@ -7,6 +7,7 @@ import { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
 import { ChunkFiles } from '../../../src/cache/chunk-files.ts';
 import type { ChunkRef, ChunkStore } from '../../../src/core/chunk-store.ts';
 import { newCacheCounters } from '../../../src/core/counters.ts';
+import { StoppedError } from '../../../src/core/stop.ts';
 import { MiB } from '../../../src/core/units.ts';
 import { ChunkCache } from '../../../src/source/chunk-cache.ts';
 import { SEGMENT_BYTES } from '../../../src/source/limits.ts';
@@ -27,7 +28,10 @@ function chunkOf(seed: number): ChunkRef {
 }
 
 /** A server's cache of chunks in `directory`, all of which have a seed below 100. */
-async function open(directory: string, { bytesMax = 64 * MiB } = {}) {
+async function open(
+  directory: string,
+  { bytesMax = 64 * MiB, read }: { bytesMax?: number; read?: () => Promise<boolean> } = {},
+) {
   const settings = {
     directory: join(directory, 'chunks'),
     bytesMax: 100 * MiB,
@@ -37,7 +41,7 @@ async function open(directory: string, { bytesMax = 64 * MiB } = {}) {
   const files = new ChunkFiles(settings);
   const writer = {
     write: async (...task: Parameters<ChunkFiles['write']>) => files.write(...task),
-    read: async (...task: Parameters<ChunkFiles['read']>) => files.read(...task),
+    read: async (...task: Parameters<ChunkFiles['read']>) => read?.() ?? files.read(...task),
     close: async () => {},
   };
   const log = new LogLines();
@@ -164,10 +168,16 @@ test('a damaged list is dropped, with a warning', async () => {
   await server.close();
 });
 
-test('it is left off when the server ends', async () => {
+test('it is left off when the server ends, also where the disk hangs', async () => {
   const directory = temporaryFolder(cleanup);
   await leaveWorkingSet(directory);
-  const server = await open(directory);
-  expect(await server.workingSet.recall({ signal: AbortSignal.abort() })).toBe(0);
+  const stop = new AbortController();
+  const read = () => {
+    stop.abort(new StoppedError('the end'));
+    return new Promise<boolean>(() => {});
+  };
+  const server = await open(directory, { read });
+  const recall = server.workingSet.recall({ signal: stop.signal });
+  await expect(recall).rejects.toThrow('the end');
   await server.close();
 });
