@@ -34,8 +34,8 @@ export const DISK_FREE_BYTES_MIN = 1 * GiB;
 /** Cached chunks open at once, descriptors: reads that hit one need not open it. A gigabyte of them; Node raises the limit of a process. */
 export const OPEN_CHUNK_FILES_MAX = 512;
 
-/** Names of cached chunks that are not computed anew, some 300 bytes each: those that are coming in. */
-export const RECENT_NAMES_MAX = 256;
+/** Names of cached chunks that are not computed anew, some 300 bytes each: those of eight gigabytes that are read here and there. */
+export const RECENT_NAMES_MAX = 4096;
 
 /** Age from which on a use is written to a cached chunk again, milliseconds: fresh enough to evict by, and no cost. */
 export const USE_RECORD_AGE_MS = 60_000;
