@@ -1,7 +1,7 @@
 /**
- * Writes cached chunks, one file each, keeps them below their size, and reads of them what nobody waits for. Every call here blocks: it runs in a thread of its
- * own. Any number of processes may use one directory: files are renamed to their names when they are complete, and
- * what there is is counted again before anything is evicted.
+ * Writes cached chunks, one file each, keeps them below their size, and reads of them what nobody waits for. Every call here
+ * blocks: it runs in a thread of its own. Any number of processes may use one directory: files are renamed to their names
+ * when they are complete, and what there is is counted again before anything is evicted.
  *
  * Nothing is synced: after a crash a file may hold anything, and is then not what was sealed. Files are written past the
  * kernel's page cache (O_DIRECT) where the file system can: what is written once and read much later would take more of

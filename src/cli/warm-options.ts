@@ -22,7 +22,7 @@ export function startWarmUps(
 ): WarmUps {
   const { prefetcher, recallable, repository } = store;
   const { cache } = repository;
-  const workingSet = cache && new WorkingSet(recallable, cache);
+  const workingSet = cache && new WorkingSet(recallable, cache, { isRecalled: options.isOn });
   const warmUps = new WarmUps({ prefetcher, cache, workingSet, ...options });
   store.watcher = warmUps;
   return warmUps;

@@ -92,9 +92,9 @@ export class SegmentMemory {
   }
 
   /**
-   * What a later server will likely be asked for again, at most as much as main may keep: what was used again, and of what
-   * is here or remembered that which was read by pages. Segments that were read from beginning to end once were part of a
-   * scan, which begins elsewhere. The least recently used come first.
+   * What a later server will likely be asked for again, at most as much as main may keep: what was used again, what was
+   * read by pages and is here or remembered, and what an earlier server had read so and is here. Segments that were read from
+   * beginning to end once were part of a scan, which begins elsewhere. The least recently used come first.
    */
   workingSet(): readonly Pick<Piece, 'chunk' | 'index'>[] {
     const found: Piece[] = [];
@@ -110,6 +110,7 @@ export class SegmentMemory {
     return found.reverse();
   }
 
+  /** Whether a segment is here. It counts as no use. */
   has(key: string, index: number): boolean {
     return this.#chunks.get(key)?.pieces[index]?.bytes !== undefined;
   }
@@ -314,10 +315,11 @@ export class SegmentMemory {
   }
 }
 
-/** Some of it was read, or all of a chunk that has no more: a small file. */
-function wasReadByPages({ firstReadAt, readBytes, costBytes, index }: Piece): boolean {
+/** Some of it was read, or all of a chunk that has no more: a small file. Here or before it came back. */
+function wasReadByPages({ firstReadAt, readBytes, costBytes, index, cameBack }: Piece): boolean {
+  if (firstReadAt === undefined) return cameBack;
   const length = costBytes - OVERHEAD_BYTES;
-  return firstReadAt !== undefined && (readBytes < length || (index === 0 && length < SEGMENT_BYTES));
+  return readBytes < length || (index === 0 && length < SEGMENT_BYTES);
 }
 
 function newChunk(key: string): KeptChunk {

@@ -88,6 +88,7 @@ export class WarmUps implements SourceWatcher {
     if (!this.#options.isOn || this.#stop.signal.aborted || this.#running.has(key)) return;
     const done = this.#warmUp(header, source)
       .catch((error: unknown) => this.#tellFailure(header, error))
+      .then(() => this.#recall())
       .finally(() => this.#running.delete(key));
     this.#running.set(key, done);
   }
@@ -157,15 +158,17 @@ export class WarmUps implements SourceWatcher {
     const warmed = await this.#fetch(this.#planned(source, damaged), 'warm-up', WARM_UP_BYTES_MAX);
     this.#tell(header, 'PostgreSQL reads when it starts', warmed, { isNew, elapsedMs: performance.now() - replayedMs });
     if (known !== undefined) known.isTold = true;
-    await this.#recall();
   }
 
   /** Last: it saves a read of the disk cache, what comes before it saves one of the store. */
   async #recall(): Promise<void> {
     const { workingSet, log } = this.#options;
     const startedMs = performance.now();
-    const bytes = (await workingSet?.recall({ signal: this.#stop.signal })) ?? 0;
-    if (bytes === 0) return;
+    const { signal } = this.#stop;
+    const bytes = await workingSet?.recall({ signal }).catch((error: unknown) => {
+      if (!signal.aborted) throw error;
+    });
+    if (!bytes) return;
     const milliseconds = Math.round(performance.now() - startedMs);
     log.info(
       { bytes, milliseconds },

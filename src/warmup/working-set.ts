@@ -1,7 +1,8 @@
 /**
- * The working set: segments of chunks that clients have read again, or as single pages. Kept with the cache when a server ends, and now
- * and then before, so that the next one has them in memory again: a restart leaves a database as warm as it was.
- * PostgreSQL's pg_prewarm does the same for shared buffers.
+ * The working set: segments of chunks that clients have read again, or by pages. It is kept with the cache when a server ends,
+ * and now and then before, so that the next one has them in memory again: a restart leaves a database as warm as it was.
+ * PostgreSQL's pg_prewarm does the same for shared buffers. What nobody reads any more goes as from memory: when there is
+ * no room for it beside what is read.
  */
 import { type ReadColumns, readColumns, writeColumns } from '../cache/columns.ts';
 import { CacheDamagedError } from '../cache/errors.ts';
@@ -21,28 +22,40 @@ export class WorkingSet {
   readonly #timer: NodeJS.Timeout;
   /** Reads that had been counted when it was last saved. */
   #savedReads = 0;
-  #isRecalled = false;
+  #hasBegun = false;
+  /** What the last server left is in memory, or not wanted there: what is in memory may take its place on disk. */
+  #isReady: boolean;
 
-  /** Both stay the caller's. */
-  constructor(chunks: Pick<ChunkCache, 'workingSet' | 'recall' | 'counters'>, cache: StoreCache) {
+  /** Both stay the caller's. `isRecalled`: `recall` will be called. */
+  constructor(
+    chunks: Pick<ChunkCache, 'workingSet' | 'recall' | 'counters'>,
+    cache: StoreCache,
+    { isRecalled }: { readonly isRecalled: boolean },
+  ) {
     this.#chunks = chunks;
     this.#cache = cache;
+    this.#isReady = !isRecalled;
     this.#timer = setInterval(() => void this.save(), WORKING_SET_SAVE_MS).unref();
   }
 
-  /** The first time: brings back what the last server left. Resolves to the bytes of that. */
+  /** The first time: brings back what the last server left. Resolves to the bytes of that; rejects with the signal's reason. */
   async recall({ signal }: StopOptions): Promise<number> {
-    if (this.#isRecalled) return 0;
-    this.#isRecalled = true;
+    if (this.#hasBegun) return 0;
+    this.#hasBegun = true;
     const segments = await this.#cache.read(NAME, async (reader) => parse(await readColumns(reader)));
-    return segments === undefined ? 0 : this.#chunks.recall(segments, { signal });
+    const bytes = segments === undefined ? 0 : await this.#chunks.recall(segments, { signal });
+    this.#isReady = true;
+    return bytes;
   }
 
-  /** Writes it down, unless nothing has been read since. Never rejects: a cache that takes nothing says so itself. */
+  /**
+   * Writes it down, unless nothing has been read since, or the last one has not been recalled to its end. Never rejects: a
+   * cache that takes nothing says so itself.
+   */
   async save(): Promise<void> {
     const { hits, diskHits, misses } = this.#chunks.counters;
     const reads = hits + diskHits + misses;
-    if (reads === this.#savedReads) return;
+    if (!this.#isReady || reads === this.#savedReads) return;
     this.#savedReads = reads;
     await write(this.#cache, this.#chunks.workingSet());
   }

@@ -2,7 +2,7 @@
 import { createSecretKey } from 'node:crypto';
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
 import { ChunkFiles } from '../../../src/cache/chunk-files.ts';
 import type { ChunkRef, ChunkStore } from '../../../src/core/chunk-store.ts';
@@ -11,6 +11,7 @@ import { StoppedError } from '../../../src/core/stop.ts';
 import { MiB } from '../../../src/core/units.ts';
 import { ChunkCache } from '../../../src/source/chunk-cache.ts';
 import { SEGMENT_BYTES } from '../../../src/source/limits.ts';
+import { WORKING_SET_SAVE_MS } from '../../../src/warmup/limits.ts';
 import { WorkingSet } from '../../../src/warmup/working-set.ts';
 import { cachedFiles, LogLines, storeCache } from '../../support/cache.ts';
 import { cleanupAfterEach, temporaryFolder } from '../../support/fixtures.ts';
@@ -30,7 +31,11 @@ function chunkOf(seed: number): ChunkRef {
 /** A server's cache of chunks in `directory`, all of which have a seed below 100. */
 async function open(
   directory: string,
-  { bytesMax = 64 * MiB, read }: { bytesMax?: number; read?: () => Promise<boolean> } = {},
+  {
+    bytesMax = 64 * MiB,
+    isRecalled = true,
+    read,
+  }: { bytesMax?: number; isRecalled?: boolean; read?: () => Promise<boolean> } = {},
 ) {
   const settings = {
     directory: join(directory, 'chunks'),
@@ -58,7 +63,7 @@ async function open(
   };
   const chunks = new ChunkCache(upstream, { bytesMax, disk });
   const cache = await storeCache(directory, { log });
-  const workingSet = new WorkingSet(chunks, cache);
+  const workingSet = new WorkingSet(chunks, cache, { isRecalled });
   const isInMemory = (seed: number, offset: number) => {
     const page = new Uint8Array(PAGE);
     const isThere = chunks.readIntoNow(chunkOf(seed), offset, page, 'memory');
@@ -84,7 +89,7 @@ async function open(
 
 /** A server that has read three pages of two chunks, and a third one from beginning to end. */
 async function leaveWorkingSet(directory: string): Promise<void> {
-  const server = await open(directory);
+  const server = await open(directory, { isRecalled: false });
   await server.read(1, SEGMENT_BYTES);
   await server.read(2, 0);
   await server.read(2, 3 * SEGMENT_BYTES);
@@ -110,7 +115,7 @@ test('what was read by pages is in memory after a restart, without the store; a 
   await server.close();
 });
 
-test('it fades: what is not read again is not recalled again, and a server that reads nothing changes nothing', async () => {
+test('what is not read any more stays until others need its room; a server that reads nothing changes nothing', async () => {
   const directory = temporaryFolder(cleanup);
   await leaveWorkingSet(directory);
   const idle = await open(directory);
@@ -119,15 +124,40 @@ test('it fades: what is not read again is not recalled again, and a server that 
   await second.workingSet.recall({});
   await second.read(2, 0);
   await second.close();
-  const third = await open(directory);
-  expect(await third.workingSet.recall({})).toBe(SEGMENT_BYTES);
-  expect([third.isInMemory(1, SEGMENT_BYTES), third.isInMemory(2, 0)]).toEqual([false, true]);
+  const third = await open(directory, { bytesMax: 16 * SEGMENT_BYTES });
+  expect(await third.workingSet.recall({})).toBe(2 * SEGMENT_BYTES + 2 * PAGE);
+  for (let seed = 10; seed < 30; seed++) await third.read(seed, 0);
+  await third.read(2, 0);
   await third.close();
+  const fourth = await open(directory);
+  await fourth.workingSet.recall({});
+  expect([fourth.isInMemory(1, SEGMENT_BYTES), fourth.isInMemory(2, 0), fourth.isInMemory(29, 0)]).toEqual([
+    false,
+    true,
+    true,
+  ]);
+  await fourth.close();
+});
+
+test('it is written down every five minutes, for a server that is killed', async () => {
+  vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] });
+  cleanup.add(() => void vi.useRealTimers());
+  const directory = temporaryFolder(cleanup);
+  const killed = await open(directory, { isRecalled: false });
+  await killed.read(1, SEGMENT_BYTES);
+  await killed.chunks.close();
+  vi.advanceTimersByTime(WORKING_SET_SAVE_MS);
+  const isSaved = () => cachedFiles(directory).some((path) => !path.includes('/chunks/') && !path.includes('/tmp-'));
+  await expect.poll(isSaved).toBe(true);
+  const server = await open(directory);
+  expect(await server.workingSet.recall({})).toBe(SEGMENT_BYTES);
+  await server.close();
 });
 
 test('it takes no room from what has come in otherwise', async () => {
   const directory = temporaryFolder(cleanup);
   const first = await open(directory);
+  await first.workingSet.recall({});
   for (let seed = 0; seed < 50; seed++) await first.read(seed, 0);
   await first.close();
   const bytesMax = 16 * SEGMENT_BYTES;
@@ -179,5 +209,10 @@ test('it is left off when the server ends, also where the disk hangs', async () 
   const server = await open(directory, { read });
   const recall = server.workingSet.recall({ signal: stop.signal });
   await expect(recall).rejects.toThrow('the end');
+  await server.read(1, 0);
   await server.close();
+  // One that has not been recalled to its end is not replaced by the little that was.
+  const next = await open(directory);
+  expect(await next.workingSet.recall({})).toBe(2 * SEGMENT_BYTES + 2 * PAGE);
+  await next.close();
 });
