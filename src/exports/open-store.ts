@@ -15,7 +15,7 @@ import type { ReplicaPlace } from '../kloset/blob-replica.ts';
 import { type KeySource, Repository } from '../kloset/repository.ts';
 import { type DamagedSnapshot, listSnapshots, type SnapshotHeader, type SnapshotListing } from '../kloset/snapshot.ts';
 import type { KlosetStore } from '../kloset/store.ts';
-import { ChunkCache } from '../source/chunk-cache.ts';
+import { ChunkCache, type RecallableChunks } from '../source/chunk-cache.ts';
 import { ChunkTables } from '../source/chunk-tables.ts';
 import { fromBytePath } from '../source/directory-lister.ts';
 import { KlosetChunkStore } from '../source/kloset-chunk-store.ts';
@@ -198,7 +198,7 @@ export class OpenStore {
   }
 
   /** What clients read again and again, and what brings that back into memory. */
-  get recallable(): Pick<ChunkCache, 'workingSet' | 'recall' | 'counters'> {
+  get recallable(): RecallableChunks {
     return this.#contentChunks;
   }
 

@@ -35,6 +35,9 @@ export interface SegmentsOf {
   readonly indexes: readonly number[];
 }
 
+/** What keeps and brings back a working set. */
+export type RecallableChunks = Pick<ChunkCache, 'workingSet' | 'recall' | 'counters'>;
+
 /** A segment on its way from disk. */
 interface SegmentRead {
   /** Undefined if it is not there. */
@@ -150,16 +153,18 @@ export class ChunkCache implements ChunkStore {
    * fetched, and nobody kept waiting. Resolves to the bytes read; rejects with the signal's reason.
    */
   async recall(segments: readonly SegmentsOf[], { signal }: StopOptions = {}): Promise<number> {
+    const disk = this.#disk;
     let recalledBytes = 0;
+    if (disk === undefined) return recalledBytes;
     await mapConcurrently(segments, RECALLS_IN_FLIGHT_MAX, async ({ chunk, indexes }) => {
       signal?.throwIfAborted();
       const key = keyOf(chunk);
       const missing = indexes.filter((index) => !this.#memory.has(key, index));
       const bytes = missing.reduce((sum, index) => sum + segmentBytes(chunk, index), 0);
-      if (this.#disk === undefined || bytes === 0 || !this.#memory.hasRoomBeside(bytes)) return;
+      if (bytes === 0 || !this.#memory.hasRoomBeside(bytes)) return;
       const targets = missing.map((index) => ({ index, target: this.#memory.take(segmentBytes(chunk, index)) }));
       // Who stops does not wait for a disk that hangs, and leaves it the targets.
-      const areThere = await orStopped(this.#disk.recall(chunk, targets), signal);
+      const areThere = await orStopped(disk.recall(chunk, targets), signal);
       for (const { index, target } of targets) {
         if (areThere) this.#memory.insert(key, index, target, { cameBack: true });
         else this.#memory.giveBack(target);

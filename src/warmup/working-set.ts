@@ -9,7 +9,7 @@ import { CacheDamagedError } from '../cache/errors.ts';
 import type { StoreCache } from '../cache/store-cache.ts';
 import { MAC_BYTES } from '../core/mac.ts';
 import type { StopOptions } from '../core/stop.ts';
-import type { ChunkCache, SegmentsOf } from '../source/chunk-cache.ts';
+import type { RecallableChunks, SegmentsOf } from '../source/chunk-cache.ts';
 import { SEGMENT_BYTES } from '../source/limits.ts';
 import { WORKING_SET_SAVE_MS } from './limits.ts';
 
@@ -17,7 +17,7 @@ import { WORKING_SET_SAVE_MS } from './limits.ts';
 const NAME = `working set 1 ${SEGMENT_BYTES}`;
 
 export class WorkingSet {
-  readonly #chunks: Pick<ChunkCache, 'workingSet' | 'recall' | 'counters'>;
+  readonly #chunks: RecallableChunks;
   readonly #cache: StoreCache;
   readonly #timer: NodeJS.Timeout;
   /** Reads that had been counted when it was last saved. */
@@ -27,11 +27,7 @@ export class WorkingSet {
   #isReady: boolean;
 
   /** Both stay the caller's. `isRecalled`: `recall` will be called. */
-  constructor(
-    chunks: Pick<ChunkCache, 'workingSet' | 'recall' | 'counters'>,
-    cache: StoreCache,
-    { isRecalled }: { readonly isRecalled: boolean },
-  ) {
+  constructor(chunks: RecallableChunks, cache: StoreCache, { isRecalled }: { readonly isRecalled: boolean }) {
     this.#chunks = chunks;
     this.#cache = cache;
     this.#isReady = !isRecalled;

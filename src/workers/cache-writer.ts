@@ -5,11 +5,14 @@ import type { ChunkFile, ChunkFileSettings } from '../cache/chunk-names.ts';
 import { programFile } from '../core/program-file.ts';
 import { YOUNG_GENERATION_MB } from './pool.ts';
 
-/** What the thread is asked, to write or to read, and what it answers. Shared memory is not copied. */
-export type FileTask = { readonly id: number; readonly file: ChunkFile } & (
+/** To write, or to read. Shared memory is not copied. */
+type FileWork = { readonly file: ChunkFile } & (
   | { readonly plain: Uint8Array }
   | { readonly plainBytes: number; readonly segments: readonly SegmentTarget[] }
 );
+
+/** What the thread is asked, and what it answers. */
+export type FileTask = { readonly id: number } & FileWork;
 
 export type FileReply = { readonly id: number } & (
   | { readonly result: ChunkWritten | boolean }
@@ -41,13 +44,13 @@ export class ThreadedChunkWriter implements ChunkWriter {
     return this.#ask({ file, plainBytes, segments });
   }
 
-  #ask<T>(task: object): Promise<T> {
+  #ask<T>(work: FileWork): Promise<T> {
     if (this.#isClosed) return Promise.reject(new Error('the cache is closed'));
     this.#thread ??= this.#start();
-    const id = this.#nextId++;
+    const task: FileTask = { id: this.#nextId++, ...work };
     return new Promise<T>((resolve, reject) => {
-      this.#waiting.set(id, { resolve, reject });
-      this.#thread!.postMessage({ id, ...task });
+      this.#waiting.set(task.id, { resolve, reject });
+      this.#thread!.postMessage(task);
     });
   }
 

@@ -2,6 +2,9 @@
 import { createSecretKey } from 'node:crypto';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import type { ChunkWriter } from '../../src/cache/chunk-disk.ts';
+import { ChunkFiles } from '../../src/cache/chunk-files.ts';
+import type { ChunkFileSettings } from '../../src/cache/chunk-names.ts';
 import { StoreCache, type StoreCacheOptions } from '../../src/cache/store-cache.ts';
 import { deriveFileKey } from '../../src/core/derived-key.ts';
 import type { Log } from '../../src/core/log.ts';
@@ -21,6 +24,16 @@ export async function storeCache(
   });
   if (cache === undefined) throw new Error('the cache cannot be used');
   return cache;
+}
+
+/** ChunkFiles' work in this thread. */
+export function writerHere(settings: ChunkFileSettings): ChunkWriter {
+  const files = new ChunkFiles(settings);
+  return {
+    write: async (...task) => files.write(...task),
+    read: async (...task) => files.read(...task),
+    close: async () => {},
+  };
 }
 
 /** All files below a cache directory, those that are not finished included. */

@@ -16,7 +16,7 @@ import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it, vi } from 'vitest';
 import { liesElsewhere } from '../../../src/cache/cache-directory.ts';
 import { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
-import { ChunkFiles, listChunkFiles } from '../../../src/cache/chunk-files.ts';
+import { listChunkFiles } from '../../../src/cache/chunk-files.ts';
 import type { ChunkFileSettings, ChunkId } from '../../../src/cache/chunk-names.ts';
 import { CHUNK_SEGMENT_BYTES, CHUNK_WRITE_DELAY_MS } from '../../../src/cache/limits.ts';
 import { PromptDisk } from '../../../src/cache/prompt-disk.ts';
@@ -24,7 +24,7 @@ import { sealedLength } from '../../../src/cache/sealed-buffer.ts';
 import { sealHeader } from '../../../src/cache/sealed-format.ts';
 import { newCacheCounters } from '../../../src/core/counters.ts';
 import { MiB, roundUp } from '../../../src/core/units.ts';
-import { cachedFiles, LogLines } from '../../support/cache.ts';
+import { cachedFiles, LogLines, writerHere } from '../../support/cache.ts';
 import { mustRun } from '../../support/cli.ts';
 import { cleanupAfterEach, temporaryFolder } from '../../support/fixtures.ts';
 import { seededRandom } from '../../support/overlay-random.ts';
@@ -47,16 +47,9 @@ async function openDisk(
     key: createSecretKey(Buffer.alloc(32, options.key ?? 1)),
     isEncrypted: options.isEncrypted ?? false,
   };
-  const files = new ChunkFiles(settings);
+  const { fail } = options;
   const counters = newCacheCounters();
-  const writer = {
-    write: async (...task: Parameters<ChunkFiles['write']>) => {
-      if (options.fail !== undefined) throw options.fail;
-      return files.write(...task);
-    },
-    read: async (...task: Parameters<ChunkFiles['read']>) => files.read(...task),
-    close: async () => {},
-  };
+  const writer = { ...writerHere(settings), ...(fail && { write: () => Promise.reject(fail) }) };
   const prompt = new PromptDisk(() => 0); // However busy the machine's disk is.
   const disk = await ChunkDisk.open({ settings, writer, counters, log: options.log ?? new LogLines(), prompt });
   cleanup.add(() => disk!.close());

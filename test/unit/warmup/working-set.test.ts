@@ -4,7 +4,6 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, test, vi } from 'vitest';
 import { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
-import { ChunkFiles } from '../../../src/cache/chunk-files.ts';
 import type { ChunkRef, ChunkStore } from '../../../src/core/chunk-store.ts';
 import { newCacheCounters } from '../../../src/core/counters.ts';
 import { StoppedError } from '../../../src/core/stop.ts';
@@ -13,7 +12,7 @@ import { ChunkCache } from '../../../src/source/chunk-cache.ts';
 import { SEGMENT_BYTES } from '../../../src/source/limits.ts';
 import { WORKING_SET_SAVE_MS } from '../../../src/warmup/limits.ts';
 import { WorkingSet } from '../../../src/warmup/working-set.ts';
-import { cachedFiles, LogLines, storeCache } from '../../support/cache.ts';
+import { cachedFiles, LogLines, storeCache, writerHere } from '../../support/cache.ts';
 import { cleanupAfterEach, temporaryFolder } from '../../support/fixtures.ts';
 import { idOf } from '../../support/store-writer.ts';
 
@@ -43,12 +42,7 @@ async function open(
     key: createSecretKey(Buffer.alloc(32, 1)),
     isEncrypted: true,
   };
-  const files = new ChunkFiles(settings);
-  const writer = {
-    write: async (...task: Parameters<ChunkFiles['write']>) => files.write(...task),
-    read: async (...task: Parameters<ChunkFiles['read']>) => read?.() ?? files.read(...task),
-    close: async () => {},
-  };
+  const writer = { ...writerHere(settings), ...(read && { read }) };
   const log = new LogLines();
   const disk = await ChunkDisk.open({ settings, writer, counters: newCacheCounters(), log });
   const seeds = new Map(Array.from({ length: 100 }, (_, seed) => [Buffer.from(idOf(seed)).toString('hex'), seed]));
