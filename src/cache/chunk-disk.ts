@@ -1,5 +1,5 @@
 import { close, existsSync } from 'node:fs';
-import { utimes } from 'node:fs/promises';
+import { type FileHandle, utimes } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { copyBytes } from '../core/copy-bytes.ts';
 import type { CacheCounters } from '../core/counters.ts';
@@ -25,12 +25,15 @@ import {
 import { OpenReaders } from './open-readers.ts';
 import { PromptDisk } from './prompt-disk.ts';
 import type { OpenFile, SealedReader } from './sealed-reader.ts';
+import { type ReadStoredOptions, readStored } from './stored-file.ts';
 import { WriteMoments } from './write-moments.ts';
 
 /** ChunkFiles' work, one task after the other and where that keeps nobody waiting. */
 export interface ChunkWriter {
   /** `plain` must stay as it is until this settles. Rejects with Node's own errors. */
   write(file: ChunkFile, plain: Uint8Array): Promise<ChunkWritten>;
+  /** The same for its stored bytes. */
+  writeStored(file: ChunkFile, stored: Uint8Array): Promise<ChunkWritten>;
   /** As ChunkFiles has it. The targets are its own until this settles. Rejects if it cannot work at all. */
   read(file: ChunkFile, plainBytes: number, segments: readonly SegmentTarget[]): Promise<boolean>;
   /** Drops what has not been written yet. */
@@ -49,13 +52,17 @@ export interface ChunkDiskParts {
 const closeDescriptor = promisify(close);
 
 interface Pending {
-  readonly plain: Uint8Array;
+  /** Decoded, or stored bytes. */
+  readonly bytes: Uint8Array;
   readonly done: Promise<void>;
 }
 
+/** How a chunk may lie on disk: decoded, so that a page of it is read by itself, or as the store has it, which costs next to nothing. */
+export type ChunkForm = 'decoded' | 'stored';
+
 /**
- * Decoded chunks on disk, in segments each of which is authenticated when it is read. Shared by all processes that use the
- * directory. Nothing here fails a read: what is not as it was written is removed and missing, what cannot be written
+ * Chunks on disk: decoded, in segments each of which is authenticated when it is read, or stored bytes, which are for whoever
+ * decodes them to check. Shared by all processes that use the directory. Nothing here fails a read: what is not as it was written is removed and missing, what cannot be written
  * is not cached.
  */
 export class ChunkDisk {
@@ -104,9 +111,9 @@ export class ChunkDisk {
     return this.#generation;
   }
 
-  /** A chunk that is being written: its bytes, which are not to be kept beyond this turn. */
+  /** A decoded chunk that is being written: its bytes, which are not to be kept beyond this turn. */
   pending(chunk: ChunkId): Uint8Array | undefined {
-    return this.#pending.size === 0 ? undefined : this.#pending.get(this.#names.fileOf(chunk).path)?.plain;
+    return this.#pending.size === 0 ? undefined : this.#pending.get(this.#names.fileOf(chunk).path)?.bytes;
   }
 
   /** Fills `target` with a whole segment of the chunk; false if it is not there. */
@@ -128,14 +135,14 @@ export class ChunkDisk {
       });
     } catch (error) {
       this.#readers.forget(file.path);
-      void this.#discard(file, error);
+      void this.#discard(file.path, error);
       return false;
     }
   }
 
-  /** Whether the chunk is known not to be there. */
-  isMissing(chunk: ChunkId): boolean {
-    const { path } = this.#names.fileOf(chunk);
+  /** Whether the chunk is known not to be there in that form. */
+  isMissing(chunk: ChunkId, form: ChunkForm = 'decoded'): boolean {
+    const path = pathOf(this.#names.fileOf(chunk), form);
     if (this.#removing.has(path)) return true;
     return this.#prompt.isPrompt && !this.#pending.has(path) && !this.#prompt.during(() => existsSync(path));
   }
@@ -154,7 +161,33 @@ export class ChunkDisk {
     return this.#read(chunk, 0, target);
   }
 
-  /** Whether the chunk is there or will be in a moment; then it counts as used now. */
+  /** The chunk's stored bytes, `bytesMax` at most, in memory taken from `memory`; undefined if they are not there. Nobody has checked them. */
+  async readStored(chunk: ChunkId, into: ReadStoredOptions): Promise<Uint8Array | undefined> {
+    const { storedPath } = this.#names.fileOf(chunk);
+    await this.#pending.get(storedPath)?.done;
+    if (this.#removing.has(storedPath)) return undefined;
+    let file: FileHandle | undefined;
+    try {
+      file = await openIfThere(storedPath);
+      if (file === undefined) return undefined;
+      void utimesNow(storedPath);
+      const stored = await readStored(file, into);
+      this.#counters.diskBytesRead += stored.byteLength;
+      return stored;
+    } catch (error) {
+      await this.#discard(storedPath, error);
+      return undefined;
+    } finally {
+      await file?.close();
+    }
+  }
+
+  /** What `readStored` gave is not the chunk: it goes. */
+  async rejectStored(chunk: ChunkId, why: Error): Promise<void> {
+    await this.#discard(this.#names.fileOf(chunk).storedPath, new CacheDamagedError(why.message, { cause: why }));
+  }
+
+  /** Whether the chunk is there decoded, or will be in a moment; then it counts as used now. */
   async has(chunk: ChunkId): Promise<boolean> {
     if (this.isMissing(chunk)) return false;
     const { path } = this.#names.fileOf(chunk);
@@ -162,8 +195,9 @@ export class ChunkDisk {
   }
 
   /** Says that the chunk was used: it is not to be evicted before others. */
-  recordUse(chunk: ChunkId): void {
-    void utimesNow(this.#names.fileOf(chunk).path);
+  async recordUse(chunk: ChunkId): Promise<void> {
+    const { path, storedPath } = this.#names.fileOf(chunk);
+    if (!(await utimesNow(path))) await utimesNow(storedPath);
   }
 
   /** Whether a chunk of that length would be taken now. */
@@ -183,16 +217,13 @@ export class ChunkDisk {
   /** Writes the chunk in the background. Settles, and never rejects, when `plain` is no longer needed. */
   offer(chunk: ChunkId, plain: Uint8Array): Promise<void> {
     const file = this.#names.fileOf(chunk);
-    if (this.#pending.has(file.path) || plain.byteLength === 0) return Promise.resolve();
-    this.#pendingBytes += plain.byteLength;
-    const done = this.#write(file, plain).finally(() => {
-      this.#pending.delete(file.path);
-      this.#pendingBytes -= plain.byteLength;
-      this.#generation++;
-    });
-    this.#pending.set(file.path, { plain, done });
-    this.#generation++;
-    return done;
+    return this.#offer(file.path, plain, () => this.#writer.write(file, plain));
+  }
+
+  /** The same for its stored bytes, which were found sound. */
+  offerStored(chunk: ChunkId, stored: Uint8Array): Promise<void> {
+    const file = this.#names.fileOf(chunk);
+    return this.#offer(file.storedPath, stored, () => this.#writer.writeStored(file, stored));
   }
 
   /** Says that the stored bytes of a chunk have come from the store. */
@@ -211,11 +242,24 @@ export class ChunkDisk {
     await this.#readers.close();
   }
 
+  #offer(path: string, bytes: Uint8Array, write: () => Promise<ChunkWritten>): Promise<void> {
+    if (this.#pending.has(path) || bytes.byteLength === 0) return Promise.resolve();
+    this.#pendingBytes += bytes.byteLength;
+    const done = this.#write(write).finally(() => {
+      this.#pending.delete(path);
+      this.#pendingBytes -= bytes.byteLength;
+      this.#generation++;
+    });
+    this.#pending.set(path, { bytes, done });
+    this.#generation++;
+    return done;
+  }
+
   async #read(chunk: ChunkId, offset: number, target: Uint8Array): Promise<boolean> {
     const file = this.#names.fileOf(chunk);
     const pending = this.#pending.get(file.path);
     if (pending !== undefined) {
-      copyBytes(pending.plain.subarray(offset, offset + target.byteLength), target);
+      copyBytes(pending.bytes.subarray(offset, offset + target.byteLength), target);
       return true;
     }
     if (this.#removing.has(file.path)) return false;
@@ -231,7 +275,7 @@ export class ChunkDisk {
         },
       );
     } catch (error) {
-      await this.#discard(file, error);
+      await this.#discard(file.path, error);
       return false;
     }
   }
@@ -252,7 +296,7 @@ export class ChunkDisk {
   }
 
   /** A damaged file goes; one that cannot be opened for other reasons (too many open files) stays. */
-  async #discard({ path }: ChunkFile, why: unknown): Promise<void> {
+  async #discard(path: string, why: unknown): Promise<void> {
     if (!(why instanceof CacheDamagedError) && (why as NodeJS.ErrnoException).code !== 'ELOOP') {
       this.#complain('read', why);
       return;
@@ -268,10 +312,10 @@ export class ChunkDisk {
     this.#removing.delete(path);
   }
 
-  async #write(file: ChunkFile, plain: Uint8Array): Promise<void> {
+  async #write(write: () => Promise<ChunkWritten>): Promise<void> {
     await this.#moments.next();
     try {
-      const { outcome, bytesWritten, filesEvicted } = await this.#writer.write(file, plain);
+      const { outcome, bytesWritten, filesEvicted } = await write();
       this.#counters.diskBytesWritten += bytesWritten;
       this.#counters.diskEvictions += filesEvicted;
       if (outcome !== 'refused') return;
@@ -291,6 +335,10 @@ export class ChunkDisk {
     else this.#log.warn({ directory: this.#directory }, text);
     this.#saidOf.add(kind);
   }
+}
+
+function pathOf({ path, storedPath }: ChunkFile, form: ChunkForm): string {
+  return form === 'decoded' ? path : storedPath;
 }
 
 /** False if it is not there, or cannot be marked as used. */

@@ -21,7 +21,7 @@ import {
   utimesSync,
   writeSync,
 } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { AlignedBuffer } from '../core/aligned-buffer.ts';
 import { openNowIfThere, TEMPORARY_PREFIX } from './cache-directory.ts';
 import { type ChunkFile, type ChunkFileSettings, ChunkNames } from './chunk-names.ts';
@@ -35,6 +35,7 @@ import {
 import { sealedLength, sealInto } from './sealed-buffer.ts';
 import type { SealKeys } from './sealed-format.ts';
 import { type OpenFile, SealedReader } from './sealed-reader.ts';
+import { packStored, storedFileLength } from './stored-file.ts';
 
 /** What became of a chunk that was to be written. */
 export interface ChunkWritten {
@@ -43,6 +44,8 @@ export interface ChunkWritten {
   readonly bytesWritten: number;
   readonly filesEvicted: number;
 }
+
+const PRESENT: ChunkWritten = { outcome: 'present', bytesWritten: 0, filesEvicted: 0 };
 
 /** Where a segment of a chunk is to be read to: a buffer as long as it is. */
 export interface SegmentTarget {
@@ -68,17 +71,30 @@ export class ChunkFiles {
 
   /** Writes a chunk, unless it is there: then it counts as used now. Throws Node's own errors. */
   write(file: ChunkFile, plain: Uint8Array): ChunkWritten {
-    if (recordUse(file.path)) return { outcome: 'present', bytesWritten: 0, filesEvicted: 0 };
+    if (recordUse(file.path)) return PRESENT;
+    const { sealName: name, salt } = file;
+    const seal = { name, salt, segmentBytes: CHUNK_SEGMENT_BYTES, keys: this.#names.seal };
     const length = sealedLength(plain.byteLength, CHUNK_SEGMENT_BYTES);
+    const written = this.#write(file.path, length, (buffer) => sealInto(buffer.subarray(0, length), plain, seal));
+    if (written.outcome === 'written') unlinkIfThere(file.storedPath);
+    return written;
+  }
+
+  /** Writes a chunk's stored bytes, unless it is there in whichever form: then that counts as used now. Throws Node's own errors. */
+  writeStored(file: ChunkFile, stored: Uint8Array): ChunkWritten {
+    if (recordUse(file.path) || recordUse(file.storedPath)) return PRESENT;
+    return this.#write(file.storedPath, storedFileLength(stored.byteLength), (buffer) => packStored(buffer, stored));
+  }
+
+  /** Makes a file of `length` bytes and what its last block takes, which `fill` fills. */
+  #write(path: string, length: number, fill: (buffer: Uint8Array) => void): ChunkWritten {
     const buffer = this.#buffer.take(length);
     const cost = chunkFileCost(buffer.byteLength);
     const filesEvicted = this.#makeRoom(cost);
     if (filesEvicted === undefined) return { outcome: 'refused', bytesWritten: 0, filesEvicted: 0 };
-    const sealed = buffer.subarray(0, length);
-    const { sealName: name, salt } = file;
-    sealInto(sealed, plain, { name, salt, segmentBytes: CHUNK_SEGMENT_BYTES, keys: this.#names.seal });
-    mkdirSync(file.directory, { recursive: true, mode: 0o700 });
-    if (!this.#writeDirect(file, buffer)) writeWhole(file, sealed);
+    fill(buffer);
+    mkdirSync(dirname(path), { recursive: true, mode: 0o700 });
+    if (!this.#writeDirect(path, buffer)) writeWhole(path, buffer);
     this.#bytes! += cost;
     this.#bytesSinceCount += cost;
     return { outcome: 'written', bytesWritten: length, filesEvicted };
@@ -100,11 +116,11 @@ export class ChunkFiles {
     }
   }
 
-  /** False where the file system cannot. The file has whole blocks: what lies behind the sealed one's end is never looked at. */
-  #writeDirect(file: ChunkFile, buffer: Uint8Array): boolean {
+  /** False where the file system cannot. Files have whole blocks: what lies behind a sealed one's end is never looked at. */
+  #writeDirect(path: string, buffer: Uint8Array): boolean {
     if (!this.#isDirect) return false;
     try {
-      writeWhole(file, buffer, constants.O_DIRECT);
+      writeWhole(path, buffer, constants.O_DIRECT);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
       this.#isDirect = false;
@@ -199,8 +215,8 @@ function freeBytes(directory: string): number {
 }
 
 /** Makes the file, with all of `bytes`. */
-function writeWhole({ directory, path }: ChunkFile, bytes: Uint8Array, moreFlags = 0): void {
-  const temporary = join(directory, `${TEMPORARY_PREFIX}${process.pid}-${randomBytes(8).toString('hex')}`);
+function writeWhole(path: string, bytes: Uint8Array, moreFlags = 0): void {
+  const temporary = join(dirname(path), `${TEMPORARY_PREFIX}${process.pid}-${randomBytes(8).toString('hex')}`);
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW | moreFlags;
   const descriptor = openSync(temporary, flags, 0o600);
   try {

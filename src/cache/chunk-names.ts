@@ -25,11 +25,12 @@ export interface ChunkId {
   readonly lengthBytes: number;
 }
 
-/** A chunk's file. */
+/** A chunk's file, or files: it may be there as it was decoded, sealed, and in the form in which the store has it. */
 export interface ChunkFile {
-  /** Its directory, one of 256, may have to be made. */
-  readonly directory: string;
+  /** In one of 256 directories, which may have to be made. */
   readonly path: string;
+  /** Where it lies in the form in which the store has it. */
+  readonly storedPath: string;
   /** What it is sealed as: in another one's place it opens nothing. */
   readonly sealName: string;
   /**
@@ -71,7 +72,7 @@ export class ChunkNames {
   #makeFile(sealName: string): ChunkFile {
     const salt = createHmac('sha256', this.#names).update(sealName).digest();
     const hidden = salt.toString('hex');
-    const directory = join(this.#directory, hidden.slice(0, 2));
-    return { directory, path: join(directory, hidden.slice(2, 40)), sealName, salt };
+    const path = join(this.#directory, hidden.slice(0, 2), hidden.slice(2, 40));
+    return { path, storedPath: `${path}.stored`, sealName, salt };
   }
 }

@@ -167,7 +167,7 @@ function cipherOf({ name, segmentBytes, keys, salt }: Required<Seal>): SegmentCi
   return new SegmentCipher(keys.derive(sealPurpose(name, segmentBytes, protection), salt), protection);
 }
 
-async function readFully(file: OpenFile, target: Uint8Array, position: number): Promise<void> {
+export async function readFully(file: OpenFile, target: Uint8Array, position: number): Promise<void> {
   for (let done = 0; done < target.byteLength; ) {
     const { bytesRead } = await readAt(file.fd, target, done, target.byteLength - done, position + done);
     if (bytesRead === 0) throw new CacheDamagedError('it is cut short');

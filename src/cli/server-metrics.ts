@@ -195,13 +195,13 @@ function cacheMetrics({ store }: ServerParts): MetricDefinition[] {
     },
     {
       name: 'disk_cache_read_bytes_total',
-      help: 'Plain bytes read from the disk cache of chunks.',
+      help: 'Bytes read from the disk cache of chunks: plain ones, or as the store has them.',
       type: 'counter',
       read: () => cache().diskBytesRead,
     },
     {
       name: 'disk_cache_written_bytes_total',
-      help: 'Sealed bytes written to it.',
+      help: 'Bytes written to it: sealed ones, or as the store has them.',
       type: 'counter',
       read: () => cache().diskBytesWritten,
     },

@@ -36,6 +36,13 @@ export interface ChunkOptions extends StopOptions {
   readonly purpose?: FetchPurpose;
   /** Called when its stored bytes have come: decoding is what is left, and stopping would save next to nothing. */
   readonly onFetched?: (() => void) | undefined;
+  /** Whether it is asked for by who reads its file from one end on: for all of it, and hardly once more. Default: it is not. */
+  readonly isInSequence?: boolean;
+  /**
+   * Given its stored bytes, where they have come from the store and were found sound, before they are used for another: they
+   * are left alone until what this returns settles. It never rejects.
+   */
+  readonly onSound?: ((stored: Uint8Array) => Promise<void> | undefined) | undefined;
 }
 
 /** Whether nobody waits for the chunk, as of now. */
@@ -59,7 +66,9 @@ export interface ChunkStore {
   readIntoNow?(chunk: ChunkRef, offset: number, target: Uint8Array, reach?: Reach): boolean;
   /** Sees to it that a later read of the chunk needs no fetch; true if it had to be fetched. Rejects as `get`. */
   prefetch?(chunk: ChunkRef, options: ChunkOptions): Promise<boolean>;
-  /** Takes back what `get` gave, if its memory can be used again: nobody reads it any more. Nobody must. */
+  /** As `get`, of stored bytes that somebody kept. Rejects with CorruptStoreError if they are not that chunk's. */
+  decode?(chunk: ChunkRef, stored: Uint8Array, options?: ChunkOptions): Promise<Uint8Array>;
+  /** Takes back what `get` or `decode` gave, if its memory can be used again: nobody reads it any more. Nobody must. */
   giveBack?(plain: Uint8Array): void;
   close(): Promise<void>;
 }

@@ -67,7 +67,7 @@ export interface CacheCounters {
   misses: number;
   /** Segments dropped from memory to make room. */
   evictions: number;
-  /** Bytes of the disk cache: plain ones read, sealed ones written. */
+  /** Bytes of the disk cache: plain ones read, sealed ones written, and both of chunks as the store has them. */
   diskBytesRead: number;
   diskBytesWritten: number;
   /** Files that this process removed to make room, and files that were not what had been written. */

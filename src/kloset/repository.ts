@@ -328,9 +328,11 @@ export class Repository {
         const stored = this.#takeFor(location, request);
         await this.#readStored(location, stored, request);
         const plain = await request.decode(stored, location.packfile);
+        const kept = request.onSound?.(stored);
         await this.#fetched(id, stored);
         // Not after a failure: a read that was given up may still write into it.
-        this.#buffers.give(stored);
+        if (kept === undefined) this.#buffers.give(stored);
+        else void kept.then(() => this.#buffers.give(stored));
         return plain;
       } catch (error) {
         if (!(error instanceof CorruptStoreError || error instanceof StoreUnavailableError)) throw error;
@@ -399,6 +401,8 @@ export interface BlobRequest extends ReadOptions {
   readonly plainBytesMax: number;
   /** Decodes stored bytes and checks them; `packfile` is undefined for what a replica gave, which has checked what a packfile's MAC would cover. */
   readonly decode: (stored: Uint8Array, packfile: string | undefined) => Promise<Uint8Array>;
+  /** As ChunkOptions has it. */
+  readonly onSound?: ((stored: Uint8Array) => Promise<void> | undefined) | undefined;
 }
 
 interface RepositoryParts {

@@ -1,4 +1,4 @@
-import type { ChunkDisk } from '../cache/chunk-disk.ts';
+import type { ChunkDisk, ChunkForm } from '../cache/chunk-disk.ts';
 import type { ChunkId } from '../cache/chunk-names.ts';
 import { USE_RECORD_AGE_MS } from '../cache/limits.ts';
 import { type ChunkOptions, type ChunkRef, type ChunkStore, type FetchPurpose, isGuess } from '../core/chunk-store.ts';
@@ -10,6 +10,7 @@ import { CorruptStoreError } from '../core/errors.ts';
 import { toHex } from '../core/mac.ts';
 import { SharedArena } from '../core/shared-arena.ts';
 import { orStopped, type StopOptions, StoppedError } from '../core/stop.ts';
+import { storedBytesMax } from '../kloset/limits.ts';
 import { HeldChunk } from './held-chunk.ts';
 import { RECALLS_IN_FLIGHT_MAX, SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX, UNWRITTEN_CHUNKS_MAX } from './limits.ts';
 import { SegmentMemory } from './segment-memory.ts';
@@ -24,9 +25,16 @@ interface Fetch {
   waiting: number;
   /** Its stored bytes have come: nobody need wait for it any more, it is kept. */
   isFetched: boolean;
+  /** All who have asked for it read their files from one end on. */
+  isInSequence: boolean;
   /** Once it has come, and as long as somebody waits for it. */
   held: HeldChunk | undefined;
-  readonly found: { onDisk: boolean };
+  readonly found: Found;
+}
+
+/** In which form a chunk is on disk, or on its way there, once it has come. */
+interface Found {
+  onDisk: ChunkForm | undefined;
 }
 
 /** Some segments of a chunk: parts of SEGMENT_BYTES, the last of them shorter. */
@@ -134,7 +142,7 @@ export class ChunkCache implements ChunkStore {
     if (await this.#disk?.has(chunk)) return false;
     // It may have come meanwhile, and not gone to a disk that is busy.
     if (this.#memory.hasAll(key, chunk.lengthBytes)) return false;
-    return this.#join(key, chunk, { ...options, missedAt }, (_, { found }) => !found.onDisk);
+    return this.#join(key, chunk, { ...options, missedAt }, (_, { found }) => found.onDisk !== 'decoded');
   }
 
   /** Segments that a later server will likely be asked for, as SegmentMemory has it. */
@@ -184,7 +192,7 @@ export class ChunkCache implements ChunkStore {
   #readNow(chunk: ChunkRef, key: string, offset: number, target: Uint8Array): boolean {
     if (this.#memory.read(key, offset, target)) {
       if (this.#disk !== undefined && this.#memory.mustRecordUse(key, Date.now(), USE_RECORD_AGE_MS)) {
-        this.#disk.recordUse(chunk);
+        void this.#disk.recordUse(chunk);
       }
     } else {
       const plain = this.#disk?.pending(chunk);
@@ -298,6 +306,7 @@ export class ChunkCache implements ChunkStore {
     const fetch = this.#inFlight.get(key) ?? this.#start(key, chunk, options);
     fetch.waiting++;
     if (!isGuess(options)) fetch.options.purpose = 'read';
+    if (!isInSequence(options)) fetch.isInSequence = false;
     try {
       return use(await orStopped(fetch.content, options.signal), fetch);
     } finally {
@@ -314,10 +323,16 @@ export class ChunkCache implements ChunkStore {
       fetch.isFetched = true;
       this.#disk?.fetched();
     };
-    const options: FetchOptions = { purpose, signal: stop.signal, onFetched };
-    const found = { onDisk: false };
+    const found: Found = { onDisk: undefined };
+    const onSound = (stored: Uint8Array) => {
+      if (!fetch.isInSequence || !isWorthStoring(chunk) || !this.#disk?.hasRoomFor(stored.byteLength)) return undefined;
+      found.onDisk = 'stored';
+      return this.#disk.offerStored(chunk, stored);
+    };
+    const options: FetchOptions = { purpose, signal: stop.signal, onFetched, onSound };
     const content = this.#load(chunk, options, { missedAt, found });
-    const fetch: Fetch = { content, stop, options, waiting: 0, isFetched: false, held: undefined, found };
+    const held = undefined;
+    const fetch: Fetch = { content, stop, options, waiting: 0, isFetched: false, isInSequence: true, held, found };
     this.#inFlight.set(key, fetch);
     const forget = () => {
       if (this.#inFlight.get(key) === fetch) this.#inFlight.delete(key);
@@ -325,7 +340,7 @@ export class ChunkCache implements ChunkStore {
     // Before those who wait: none of them finds it neither on its way nor in memory.
     const arrived = content.then((plain) => {
       const giveBack = (bytes: Uint8Array) =>
-        found.onDisk ? this.#arena.give(bytes) : this.#upstream.giveBack?.(bytes);
+        found.onDisk === 'decoded' ? this.#arena.give(bytes) : this.#upstream.giveBack?.(bytes);
       fetch.held = new HeldChunk(plain, giveBack);
       // One of another length is for nobody, whoever asks; it fails where it is used.
       if (plain.byteLength === chunk.lengthBytes) this.#keep(key, chunk, fetch);
@@ -339,7 +354,7 @@ export class ChunkCache implements ChunkStore {
   async #load(
     chunk: ChunkRef,
     options: FetchOptions,
-    { missedAt, found }: { missedAt: number | undefined; found: { onDisk: boolean } },
+    { missedAt, found }: { missedAt: number | undefined; found: Found },
   ): Promise<Uint8Array> {
     // Looked for again if anything was written since: it may have come and gone from memory in between.
     if (this.#disk !== undefined && missedAt !== this.#disk.generation && !this.#disk.isMissing(chunk)) {
@@ -347,21 +362,50 @@ export class ChunkCache implements ChunkStore {
       const isThere = await this.#disk.readChunk(chunk, plain);
       if (isThere && !options.signal.aborted) {
         this.counters.diskHits++;
-        found.onDisk = true;
+        found.onDisk = 'decoded';
         return plain;
       }
       this.#arena.give(plain);
+      options.signal.throwIfAborted();
+    }
+    if (this.#disk !== undefined && isWorthStoring(chunk) && !this.#disk.isMissing(chunk, 'stored')) {
+      const plain = await this.#loadStored(this.#disk, chunk, options);
+      if (plain !== undefined) {
+        this.counters.diskHits++;
+        found.onDisk = 'stored';
+        return plain;
+      }
       options.signal.throwIfAborted();
     }
     this.counters.misses++;
     return this.#upstream.get(chunk, options);
   }
 
+  /** From what the disk has of it as the store has it; undefined if that is nothing, or damaged. */
+  async #loadStored(disk: ChunkDisk, chunk: ChunkRef, options: FetchOptions): Promise<Uint8Array | undefined> {
+    const decode = this.#upstream.decode?.bind(this.#upstream);
+    if (decode === undefined) return undefined;
+    const bytesMax = storedBytesMax(chunk.lengthBytes);
+    const stored = await disk.readStored(chunk, { bytesMax, memory: this.#arena });
+    if (stored === undefined) return undefined;
+    try {
+      return await decode(chunk, stored, options);
+    } catch (error) {
+      if (!(error instanceof CorruptStoreError)) throw error;
+      await disk.rejectStored(chunk, error);
+      return undefined;
+    } finally {
+      this.#arena.give(stored);
+    }
+  }
+
   #keep(key: string, chunk: ChunkRef, fetch: Fetch): void {
-    const { found } = fetch;
+    const { found, isInSequence } = fetch;
     const held = fetch.held!;
     this.#memory.insertChunk(key, held);
-    if (this.#disk === undefined || found.onDisk) return;
+    if (this.#disk === undefined || found.onDisk === 'decoded') return;
+    // Who reads a page of it will read others: those are not to be decoded all over again.
+    if (found.onDisk === 'stored' && isInSequence) return;
     // Those that wait are the next to go from memory, too.
     this.#writeWaiting(this.#disk);
     if (this.#disk.hasRoomFor(held.plain.byteLength)) this.#write(this.#disk, chunk, held);
@@ -419,11 +463,21 @@ interface FetchOptions {
   purpose: FetchPurpose;
   readonly signal: AbortSignal;
   readonly onFetched: () => void;
+  readonly onSound: (stored: Uint8Array) => Promise<void> | undefined;
 }
 
 interface JoinOptions extends ChunkOptions {
   /** The disk's generation when the chunk was not there. */
   readonly missedAt?: number | undefined;
+}
+
+function isInSequence({ isInSequence = false, purpose }: ChunkOptions): boolean {
+  return isInSequence || purpose === 'read-ahead';
+}
+
+/** One of a single segment is read as a whole anyhow. */
+function isWorthStoring({ lengthBytes }: ChunkId): boolean {
+  return lengthBytes > SEGMENT_BYTES;
 }
 
 function keyOf({ mac, lengthBytes }: ChunkId): string {

@@ -1,5 +1,5 @@
 import { LRUCache } from 'lru-cache';
-import type { ChunkRef, ChunkStore, FileRef } from '../core/chunk-store.ts';
+import type { ChunkOptions, ChunkRef, ChunkStore, FileRef } from '../core/chunk-store.ts';
 import { mapConcurrently } from '../core/concurrency.ts';
 import { copyBytes } from '../core/copy-bytes.ts';
 import type { Reach } from '../core/device.ts';
@@ -83,9 +83,9 @@ export class FileReader {
     cost.requests++;
     cost.bytes += target.byteLength;
     const startedMs = performance.now();
-    this.#touched(entry, offset, offset + target.byteLength);
+    const isInSequence = this.#touched(entry, offset, offset + target.byteLength);
     try {
-      await this.#read(entry, offset, target, options);
+      await this.#read(entry, offset, target, { ...options, isInSequence });
     } finally {
       cost.waitMs += performance.now() - startedMs;
     }
@@ -96,7 +96,7 @@ export class FileReader {
     return this.#read(entry, offset, target, options);
   }
 
-  async #read(entry: number, offset: number, target: Uint8Array, options: StopOptions): Promise<void> {
+  async #read(entry: number, offset: number, target: Uint8Array, options: ReadOptions): Promise<void> {
     // What others will need as well is not stopped.
     const { table, ref } = await orStopped(this.#file(entry), options.signal);
     const end = offset + target.byteLength;
@@ -155,8 +155,10 @@ export class FileReader {
     if (this.#aheadFiles !== undefined) this.#readAhead?.forget(this.#aheadFiles);
   }
 
-  #touched(entry: number, offset: number, end: number): void {
-    if (this.#aheadFiles !== undefined) this.#readAhead?.touched(this.#aheadFiles, { entry, offset, end });
+  /** True if that goes on in a sequence of reads. */
+  #touched(entry: number, offset: number, end: number): boolean {
+    if (this.#aheadFiles === undefined || this.#readAhead === undefined) return false;
+    return this.#readAhead.touched(this.#aheadFiles, { entry, offset, end });
   }
 
   async #chunksFrom(entry: number, offset: number, bytes: number): Promise<ChunkRun> {
@@ -197,8 +199,10 @@ export class FileReader {
   }
 }
 
+type ReadOptions = Pick<ChunkOptions, 'signal' | 'isInSequence'>;
+
 /** A chunk's bytes, of the length that the file's object says: a shorter one would leave old bytes in the reply. */
-async function getChecked(chunks: ChunkStore, chunk: ChunkRef, options?: StopOptions): Promise<Uint8Array> {
+async function getChecked(chunks: ChunkStore, chunk: ChunkRef, options?: ReadOptions): Promise<Uint8Array> {
   try {
     const plain = await chunks.get(chunk, options);
     if (plain.byteLength !== chunk.lengthBytes) {
@@ -218,7 +222,7 @@ interface ChunkPart {
 }
 
 /** Fills a part from the chunk, of which no more is made than it takes. */
-async function readPart(chunks: ChunkStore, chunk: ChunkRef, part: ChunkPart, options: StopOptions): Promise<void> {
+async function readPart(chunks: ChunkStore, chunk: ChunkRef, part: ChunkPart, options: ReadOptions): Promise<void> {
   if (chunks.readInto === undefined) return copyPart(await getChecked(chunks, chunk, options), part);
   try {
     await chunks.readInto(chunk, part.offset, part.target, options);

@@ -37,25 +37,47 @@ export class KlosetChunkStore implements ChunkStore {
   }
 
   get(chunk: ChunkRef, options: ChunkOptions = {}): Promise<Uint8Array> {
-    // What is read ahead of a client is the client's, too: who scans waits for nothing else.
-    const isForClient = options.purpose !== 'profile' && options.purpose !== 'warm-up';
-    if (this.#activity === undefined || !isForClient) return this.#get(chunk, options);
-    return this.#activity.during(() => this.#get(chunk, options));
+    return this.#named(chunk, options, async () => {
+      const storedBytes = (await this.#repository.storedLength({ type: resourceTypes.chunk, mac: chunk.mac })) ?? 0;
+      return this.#admitted(chunk, storedBytes, options, () => this.#fetchCounted(chunk, options));
+    });
+  }
+
+  decode(chunk: ChunkRef, stored: Uint8Array, options: ChunkOptions = {}): Promise<Uint8Array> {
+    return this.#named(chunk, options, () =>
+      this.#admitted(chunk, stored.byteLength, options, () => this.#decode(chunk, stored, options)),
+    );
   }
 
   async close(): Promise<void> {}
 
-  async #get(chunk: ChunkRef, options: ChunkOptions): Promise<Uint8Array> {
-    const id = { type: resourceTypes.chunk, mac: chunk.mac };
+  /** Does it as a client's, where it is one's; errors name the chunk. */
+  async #named(chunk: ChunkRef, options: ChunkOptions, work: () => Promise<Uint8Array>): Promise<Uint8Array> {
+    // What is read ahead of a client is the client's, too: who scans waits for nothing else.
+    const isForClient = options.purpose !== 'profile' && options.purpose !== 'warm-up';
     try {
-      const storedBytes = (await this.#repository.storedLength(id)) ?? 0;
-      return await this.#budget.with(storedBytes + chunk.lengthBytes, () => this.#fetchCounted(chunk, options), {
-        signal: options.signal,
-        isGuess: () => isGuess(options),
-      });
+      return await (this.#activity === undefined || !isForClient ? work() : this.#activity.during(work));
     } catch (error) {
       throw nameChunk(error, chunk);
     }
+  }
+
+  /** Does it when there is room for what the chunk takes. */
+  #admitted(
+    chunk: ChunkRef,
+    storedBytes: number,
+    options: ChunkOptions,
+    work: () => Promise<Uint8Array>,
+  ): Promise<Uint8Array> {
+    const { signal } = options;
+    return this.#budget.with(storedBytes + chunk.lengthBytes, work, { signal, isGuess: () => isGuess(options) });
+  }
+
+  async #decode({ mac, lengthBytes }: ChunkRef, stored: Uint8Array, options: ChunkOptions): Promise<Uint8Array> {
+    const expected = { mac, plainBytes: lengthBytes, isGuess: () => isGuess(options) };
+    const plain = await this.#decoder.decode(stored, expected);
+    this.#counters.decodedBytes += plain.byteLength;
+    return plain;
   }
 
   giveBack(plain: Uint8Array): void {
@@ -81,6 +103,7 @@ export class KlosetChunkStore implements ChunkStore {
       {
         signal: options.signal,
         plainBytesMax: chunk.lengthBytes,
+        onSound: options.onSound,
         decode: async (stored, packfile) => {
           options.onFetched?.();
           // Only now: one that nobody waited for any more has not been fetched.
@@ -88,12 +111,7 @@ export class KlosetChunkStore implements ChunkStore {
             isNew = this.#fetched.add(chunk.mac);
             if (!isNew) this.#counters.chunksFetchedTwice++;
           }
-          const plain = await this.#decoder.decode(stored, {
-            mac: chunk.mac,
-            plainBytes: chunk.lengthBytes,
-            isGuess: () => isGuess(options),
-          });
-          this.#counters.decodedBytes += plain.byteLength;
+          const plain = await this.#decode(chunk, stored, options);
           const storedBytes = packfile === undefined ? 0 : stored.byteLength; // Of a replica nothing is fetched.
           countContent(this.#counters, chunk, { storedBytes, isNew, ms: performance.now() - startedMs });
           return plain;

@@ -95,11 +95,12 @@ export class ReadAhead {
     this.#bytesMax = bytesMax;
   }
 
-  /** A client reads that range of a file. Costs no promise where nothing is to be fetched. */
-  touched(files: AheadFiles, range: TouchedRange): void {
+  /** A client reads that range of a file; true if it goes on in a stream. Costs no promise where nothing is to be fetched. */
+  touched(files: AheadFiles, range: TouchedRange): boolean {
     const stream = this.#findStream(files, range);
     if (stream !== undefined) this.#goOn(stream);
     else this.#watch(files, range);
+    return stream !== undefined;
   }
 
   /** A client gets bytes of the chunk. */

@@ -11,9 +11,9 @@ parentPort!.on('message', (task: FileTask) => parentPort!.postMessage(answer(tas
 function answer(task: FileTask): FileReply {
   const { id, file } = task;
   try {
-    return 'plain' in task
-      ? { id, result: files.write(file, task.plain) }
-      : { id, result: files.read(file, task.plainBytes, task.segments) };
+    if ('plain' in task) return { id, result: files.write(file, task.plain) };
+    if ('stored' in task) return { id, result: files.writeStored(file, task.stored) };
+    return { id, result: files.read(file, task.plainBytes, task.segments) };
   } catch (error) {
     const { message, code } = error as NodeJS.ErrnoException;
     return { id, failure: { message, code } };

@@ -8,6 +8,7 @@ import { YOUNG_GENERATION_MB } from './pool.ts';
 /** To write, or to read. Shared memory is not copied. */
 type FileWork = { readonly file: ChunkFile } & (
   | { readonly plain: Uint8Array }
+  | { readonly stored: Uint8Array }
   | { readonly plainBytes: number; readonly segments: readonly SegmentTarget[] }
 );
 
@@ -38,6 +39,10 @@ export class ThreadedChunkWriter implements ChunkWriter {
 
   write(file: ChunkFile, plain: Uint8Array): Promise<ChunkWritten> {
     return this.#ask({ file, plain });
+  }
+
+  writeStored(file: ChunkFile, stored: Uint8Array): Promise<ChunkWritten> {
+    return this.#ask({ file, stored });
   }
 
   read(file: ChunkFile, plainBytes: number, segments: readonly SegmentTarget[]): Promise<boolean> {

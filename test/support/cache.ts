@@ -31,6 +31,7 @@ export function writerHere(settings: ChunkFileSettings): ChunkWriter {
   const files = new ChunkFiles(settings);
   return {
     write: async (...task) => files.write(...task),
+    writeStored: async (...task) => files.writeStored(...task),
     read: async (...task) => files.read(...task),
     close: async () => {},
   };

@@ -23,6 +23,7 @@ import { PromptDisk } from '../../../src/cache/prompt-disk.ts';
 import { sealedLength } from '../../../src/cache/sealed-buffer.ts';
 import { sealHeader } from '../../../src/cache/sealed-format.ts';
 import { newCacheCounters } from '../../../src/core/counters.ts';
+import { SharedArena } from '../../../src/core/shared-arena.ts';
 import { MiB, roundUp } from '../../../src/core/units.ts';
 import { cachedFiles, LogLines, writerHere } from '../../support/cache.ts';
 import { mustRun } from '../../support/cli.ts';
@@ -183,6 +184,74 @@ describe.each([false, true])('a chunk on disk (encrypted: %s)', (isEncrypted) =>
     copyFileSync(one!, two);
     expect(await readWhole(disk, id(2))).toBeUndefined();
     expect(await readWhole(disk, id(1))).toEqual(contentOf(1));
+  });
+});
+
+describe('stored bytes on disk', () => {
+  const stored = contentOf(9, 10_000);
+  const memory = new SharedArena(MiB);
+  const read = (disk: ChunkDisk, bytesMax = 2 * LENGTH) => disk.readStored(id(1), { bytesMax, memory });
+
+  it('are given back as they were, also while they are written, and not as the decoded chunk', async () => {
+    const directory = temporaryFolder(cleanup);
+    const { disk, counters } = await openDisk(directory);
+    expect([disk.isMissing(id(1), 'stored'), await read(disk)]).toEqual([true, undefined]);
+    const writing = disk.offerStored(id(1), stored);
+    expect([disk.isMissing(id(1), 'stored'), disk.isMissing(id(1)), disk.pending(id(1))]).toEqual([
+      false,
+      true,
+      undefined,
+    ]);
+    expect(await read(disk)).toEqual(stored);
+    await writing;
+    const later = await openDisk(directory);
+    expect(await read(later.disk)).toEqual(stored);
+    expect([await readWhole(later.disk, id(1)), await later.disk.has(id(1))]).toEqual([undefined, false]);
+    // Whole blocks, their count of bytes in the last: that of nothing else.
+    const [path] = cachedFiles(directory);
+    expect([cachedFiles(directory).length, statSync(path!).size]).toEqual([1, 12288]);
+    expect([counters.diskBytesWritten, counters.diskBytesRead]).toEqual([10_004, 10_000]);
+    expect(await read((await openDisk(directory, { key: 2 })).disk)).toBeUndefined();
+  });
+
+  it('make room for the decoded chunk, and are not written beside it', async () => {
+    const directory = temporaryFolder(cleanup);
+    const { disk } = await openDisk(directory);
+    await disk.offerStored(id(1), stored);
+    await disk.offer(id(1), contentOf(1));
+    expect([disk.isMissing(id(1)), disk.isMissing(id(1), 'stored')]).toEqual([false, true]);
+    await disk.offerStored(id(1), stored);
+    expect(disk.isMissing(id(1), 'stored')).toBe(true);
+    expect(await readWhole(disk, id(1))).toEqual(contentOf(1));
+  });
+
+  it('are missing and removed where the file is cut off, says more than there is, or was rejected', async () => {
+    const directory = temporaryFolder(cleanup);
+    const log = new LogLines();
+    const { disk, counters } = await openDisk(directory, { log });
+    const damage: ((path: string) => void)[] = [
+      (path) => truncateSync(path, 0),
+      (path) => truncateSync(path, 3),
+      (path) => truncateSync(path, 8192),
+      (path) => writeFileSync(path, Buffer.alloc(4096, 0xff)),
+    ];
+    for (const [round, spoil] of damage.entries()) {
+      await disk.offerStored(id(1), stored);
+      const [path] = cachedFiles(directory);
+      spoil(path!);
+      // What lies where the number was is contents: it may be a number that fits, and then decoding tells.
+      const found = await read(disk);
+      if (found !== undefined) await disk.rejectStored(id(1), new Error('its MAC is another'));
+      expect([existsSync(path!), counters.diskDamaged, disk.isMissing(id(1), 'stored')]).toEqual([
+        false,
+        round + 1,
+        true,
+      ]);
+    }
+    await disk.offerStored(id(1), stored);
+    expect(await read(disk, stored.length - 1)).toBeUndefined();
+    expect(counters.diskDamaged).toBe(damage.length + 1);
+    expect(log.warnings).toEqual([expect.stringContaining('A cached chunk is damaged')]);
   });
 });
 

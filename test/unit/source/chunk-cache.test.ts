@@ -1,9 +1,10 @@
 /** Who waits for a chunk: as long as somebody does it is fetched, once; when nobody does any more that stops. */
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
-import type { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
+import type { ChunkDisk, ChunkForm } from '../../../src/cache/chunk-disk.ts';
 import type { ChunkOptions, ChunkRef, ChunkStore } from '../../../src/core/chunk-store.ts';
 import { ByteBudget } from '../../../src/core/concurrency.ts';
+import { CorruptStoreError, StoreUnavailableError } from '../../../src/core/errors.ts';
 import { orStopped, StoppedError } from '../../../src/core/stop.ts';
 import { ChunkCache } from '../../../src/source/chunk-cache.ts';
 import { SEGMENT_BYTES } from '../../../src/source/limits.ts';
@@ -220,6 +221,106 @@ it('what is within reach is read from a prompt disk in the same turn, once', asy
   expect(cache.readIntoNow(long, 2 * SEGMENT_BYTES, new Uint8Array(1), 'disk')).toBe(false);
   expect(cache.counters.diskHits).toBe(1);
   await cache.close();
+});
+
+describe('a chunk of which the disk has the stored bytes', () => {
+  const long = { ...chunk, lengthBytes: 3 * SEGMENT_BYTES };
+  const stored = new Uint8Array([7, 7]);
+
+  /** A disk that has and takes stored bytes, over an upstream that decodes them as the test says. */
+  function tiers({ has, decode }: { has: boolean; decode?: () => Promise<Uint8Array> }) {
+    const calls: string[] = [];
+    const disk = {
+      generation: 0,
+      fetched: () => {},
+      pending: () => undefined,
+      isMissing: (_: ChunkRef, form?: ChunkForm) => form !== 'stored' || !has,
+      has: async () => false,
+      hasRoomFor: () => true,
+      offer: async () => void calls.push('keeps decoded'),
+      offerStored: async (_: ChunkRef, bytes: Uint8Array) => void calls.push(`keeps stored ${bytes}`),
+      readStored: async () => stored,
+      rejectStored: async () => void calls.push('rejects'),
+      close: async () => {},
+    } as unknown as ChunkDisk;
+    const upstream: ChunkStore = {
+      get: async ({ lengthBytes }, options) => {
+        calls.push('fetches');
+        await setImmediate();
+        options!.onFetched!();
+        await setImmediate();
+        void options!.onSound!(stored);
+        return new Uint8Array(lengthBytes).fill(1);
+      },
+      decode: async ({ lengthBytes }, bytes) => {
+        calls.push(`decodes ${bytes}`);
+        return decode?.() ?? new Uint8Array(lengthBytes).fill(1);
+      },
+      close: async () => {},
+    };
+    return { calls, cache: new ChunkCache(upstream, { bytesMax: 10 * SEGMENT_BYTES, disk }) };
+  }
+
+  it.each([
+    ['who reads it in sequence', long, { isInSequence: true }, ['fetches', 'keeps stored 7,7']],
+    ['what is read ahead', long, { purpose: 'read-ahead' }, ['fetches', 'keeps stored 7,7']],
+    ['who reads a page', long, {}, ['fetches', 'keeps decoded']],
+    ['who warms up', long, { purpose: 'warm-up' }, ['fetches', 'keeps decoded']],
+    [
+      'one that is read as a whole',
+      { ...long, lengthBytes: SEGMENT_BYTES },
+      { isInSequence: true },
+      ['fetches', 'keeps decoded'],
+    ],
+  ] as const)('leaves them there for %s, and else is decoded', async (_, ref, options, expected) => {
+    const { calls, cache } = tiers({ has: false });
+    const target = new Uint8Array(10);
+    await cache.readInto(ref, 5, target, options);
+    await cache.close();
+    expect([calls, target]).toEqual([expected, new Uint8Array(10).fill(1)]);
+  });
+
+  it('is kept decoded, too, if one who reads a page joins', async () => {
+    const { calls, cache } = tiers({ has: false });
+    await Promise.all([
+      cache.readInto(long, 0, new Uint8Array(1), { isInSequence: true }),
+      cache.readInto(long, 9, new Uint8Array(1)),
+    ]);
+    await cache.close();
+    expect(calls).toEqual(['fetches', 'keeps decoded']);
+  });
+
+  it('is decoded without a fetch, and kept decoded for who reads a page', async () => {
+    for (const isInSequence of [true, false]) {
+      const { calls, cache } = tiers({ has: true });
+      const target = new Uint8Array(10);
+      await cache.readInto(long, 5, target, { isInSequence });
+      expect(target).toEqual(new Uint8Array(10).fill(1));
+      expect(cache.counters).toMatchObject({ diskHits: 1, misses: 0 });
+      await cache.close();
+      expect(calls).toEqual(['decodes 7,7', ...(isInSequence ? [] : ['keeps decoded'])]);
+    }
+  });
+
+  it('is read ahead, since decoding takes its time', async () => {
+    const { calls, cache } = tiers({ has: true });
+    expect(await cache.prefetch(long, { purpose: 'read-ahead' })).toBe(true);
+    expect(cache.readIntoNow(long, 0, new Uint8Array(1))).toBe(true);
+    await cache.close();
+    expect(calls).toEqual(['decodes 7,7']);
+  });
+
+  it('is fetched where they are damaged, and fails where it cannot be decoded at all', async () => {
+    const damaged = tiers({ has: true, decode: () => Promise.reject(new CorruptStoreError('another MAC')) });
+    await damaged.cache.readInto(long, 0, new Uint8Array(1), { isInSequence: true });
+    expect(damaged.calls).toEqual(['decodes 7,7', 'rejects', 'fetches', 'keeps stored 7,7']);
+    expect(damaged.cache.counters).toMatchObject({ diskHits: 0, misses: 1 });
+    await damaged.cache.close();
+    const dying = tiers({ has: true, decode: () => Promise.reject(new StoreUnavailableError('a thread died')) });
+    await expect(dying.cache.readInto(long, 0, new Uint8Array(1))).rejects.toThrow('a thread died');
+    expect(dying.calls).toEqual(['decodes 7,7']);
+    await dying.cache.close();
+  });
 });
 
 it('whoever stops waiting for room leaves the queue to those behind', async () => {

@@ -62,7 +62,7 @@ describe('a trace', () => {
 
   test("takes clients' reads, whichever way they come, and nothing else", async () => {
     const chunks = chunksOfFile('/f', [1, 2, 3, 4, 5]);
-    const all: Required<Omit<ChunkStore, 'giveBack'>> = {
+    const all: Required<Omit<ChunkStore, 'giveBack' | 'decode'>> = {
       get: async () => new Uint8Array(LENGTH),
       readIntoNow: () => false,
       readInto: async () => {},

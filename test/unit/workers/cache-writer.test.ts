@@ -15,7 +15,8 @@ const closeWithWritesUnderWay = `
     directory, bytesMax: 2 ** 30, key: createSecretKey(Buffer.alloc(32, 1)), isEncrypted: true,
   });
   const plain = new Uint8Array(new SharedArrayBuffer(8 << 20));
-  const fileOf = (n) => ({ directory, path: join(directory, 'chunk' + n), sealName: 'chunk' + n, salt: Buffer.alloc(32, n) });
+  const pathsOf = (n) => ({ path: join(directory, 'chunk' + n), storedPath: join(directory, 'stored' + n) });
+  const fileOf = (n) => ({ ...pathsOf(n), sealName: 'chunk' + n, salt: Buffer.alloc(32, n) });
   const alive = setInterval(() => {}, 1000); // The thread itself keeps nobody alive.
   const writes = Array.from({ length: 8 }, (_, n) => writer.write(fileOf(n), plain));
   await writes[0];
