@@ -6,7 +6,6 @@ import { constants, existsSync, openSync } from 'node:fs';
 import { type FileHandle, mkdir, open, readdir, stat, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../core/errors.ts';
-import { hasFileSystemType } from '../core/file-system-type.ts';
 import type { Log } from '../core/log.ts';
 import { CACHE_BYTES_MAX, LEFTOVER_AGE_MS } from './limits.ts';
 
@@ -19,17 +18,6 @@ export interface CacheChoice {
 
 /** How names of files that are not finished begin. */
 export const TEMPORARY_PREFIX = 'tmp-';
-/** Types of file systems that are another machine's or another program's. */
-const fileSystemsElsewhere: ReadonlySet<number> = new Set([
-  0x6969, // NFS
-  0xff534d42, // CIFS
-  0xfe534d42, // SMB 2
-  0x65735546, // FUSE
-  0x01021997, // 9P
-  0x00c36400, // Ceph
-  0x0bd00bd0, // Lustre
-  0x5346414f, // AFS
-]);
 /** Group and others may not write. */
 const WRITABLE_BY_OTHERS = 0o022;
 
@@ -62,11 +50,6 @@ export async function makeOwnDirectory(path: string): Promise<void> {
   const { uid, mode } = await stat(path);
   if (process.geteuid !== undefined && uid !== process.geteuid()) throw new UserError('it belongs to another user');
   if ((mode & WRITABLE_BY_OTHERS) !== 0) throw new UserError('other users may write to it (chmod go-w makes it ours)');
-}
-
-/** Whether what lies there is another machine's or another program's, which can keep a reader waiting for ever. */
-export function liesElsewhere(path: string): Promise<boolean> {
-  return hasFileSystemType(path, fileSystemsElsewhere);
 }
 
 /** An existing file, or undefined if there is none; never through a symlink. */

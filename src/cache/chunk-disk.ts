@@ -3,15 +3,10 @@ import { type FileHandle, utimes } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { copyBytes } from '../core/copy-bytes.ts';
 import type { CacheCounters } from '../core/counters.ts';
+import { liesElsewhere } from '../core/file-system-type.ts';
 import type { Log } from '../core/log.ts';
-import {
-  liesElsewhere,
-  makeOwnDirectory,
-  openIfThere,
-  openNowIfThere,
-  removeIfThere,
-  systemReason,
-} from './cache-directory.ts';
+import { PromptDisk } from '../core/prompt-disk.ts';
+import { makeOwnDirectory, openIfThere, openNowIfThere, removeIfThere, systemReason } from './cache-directory.ts';
 import { type ChunkWritten, openChunk, type SegmentTarget } from './chunk-files.ts';
 import { type ChunkFile, type ChunkFileSettings, type ChunkId, ChunkNames } from './chunk-names.ts';
 import { CacheDamagedError } from './errors.ts';
@@ -23,7 +18,6 @@ import {
   OPEN_CHUNK_FILES_MAX,
 } from './limits.ts';
 import { OpenReaders } from './open-readers.ts';
-import { PromptDisk } from './prompt-disk.ts';
 import type { OpenFile, SealedReader } from './sealed-reader.ts';
 import { type ReadStoredOptions, readStored } from './stored-file.ts';
 import { WriteMoments } from './write-moments.ts';

@@ -51,12 +51,3 @@ export const CHUNK_WRITE_PAUSE_MS = 10_000;
 
 /** How long closing waits for chunks to be written, milliseconds: what is not is fetched again some day. */
 export const CHUNK_CLOSE_MS = 5_000;
-
-/** How long reads in the main thread may take on average, milliseconds: some ten times what a good disk takes, and a quarter of a turning one's. */
-export const PROMPT_MS_MAX = 2;
-
-/** What one read counts for in that average: one that the system held up does not end it. */
-export const PROMPT_AVERAGE_PART = 1 / 16;
-
-/** The pause when they take longer, in times what the last one took. */
-export const SLOW_PAUSE_FACTOR = 100;

@@ -2,9 +2,11 @@
  * The file system as the overlay uses it, narrow enough to be replaced: the tests put one in its place that fails on
  * demand, and one that shows what a crash would have left. Errors are Node's, with their `code`.
  */
-import { constants, fdatasync, fstatSync, readSync, writevSync } from 'node:fs';
+import { constants, fdatasync, fdatasyncSync, fstatSync, readSync, writevSync } from 'node:fs';
 import { copyFile, type FileHandle, link, mkdir, open, readdir, rename, rmdir, unlink } from 'node:fs/promises';
 import { promisify } from 'node:util';
+import { liesElsewhere } from '../core/file-system-type.ts';
+import { PromptDisk } from '../core/prompt-disk.ts';
 import { KiB } from '../core/units.ts';
 
 export interface OverlayFile {
@@ -58,6 +60,13 @@ const openFlags = {
  * some 20 us, a thread to do it 50 and more.
  */
 const COPY_AT_ONCE_BYTES = 80 * KiB;
+/** Up to so much written since the last, an fdatasync may be waited for in the main thread: a database's commit. */
+const SYNC_AT_ONCE_BYTES = 256 * KiB;
+/**
+ * How long it may take there on average, milliseconds. A good disk takes 0.15, and so does a thread to do it and to say so,
+ * with both processors busy.
+ */
+const SYNC_AT_ONCE_MS_MAX = 1;
 /** Buffers of one writev at most: IOV_MAX of Linux. */
 const BUFFERS_PER_WRITE_MAX = 1024;
 
@@ -67,7 +76,10 @@ const syncData = promisify(fdatasync);
 /** The real one. */
 export const nodeFileSystem: OverlayFileSystem = {
   async open(path, access) {
-    return fileOf(await open(path, openFlags[access], 0o600));
+    const handle = await open(path, openFlags[access], 0o600);
+    const prompt = new PromptDisk({ msMax: SYNC_AT_ONCE_MS_MAX });
+    if (access !== 'read' && (await liesElsewhere(path))) prompt.never();
+    return fileOf(handle, prompt);
   },
   list: (directory) => readdir(directory),
   async makeDirectory(path) {
@@ -88,7 +100,9 @@ export const nodeFileSystem: OverlayFileSystem = {
   },
 };
 
-export function fileOf(handle: FileHandle): OverlayFile {
+/** `prompt`: when an fdatasync may be waited for. */
+function fileOf(handle: FileHandle, prompt: PromptDisk): OverlayFile {
+  let unsyncedBytes = 0;
   return {
     async read(target, position, { isRecent } = { isRecent: false }) {
       const isAtOnce = isRecent && target.length <= COPY_AT_ONCE_BYTES;
@@ -105,6 +119,7 @@ export function fileOf(handle: FileHandle): OverlayFile {
       return succeeds(() => readSync(handle.fd, target, 0, target.length, position) === target.length);
     },
     async write(buffers, position) {
+      unsyncedBytes += totalBytes(buffers);
       let at = position;
       for (let first = 0; first < buffers.length; first += BUFFERS_PER_WRITE_MAX) {
         at += await writeAll(handle, buffers.slice(first, first + BUFFERS_PER_WRITE_MAX), at);
@@ -113,9 +128,15 @@ export function fileOf(handle: FileHandle): OverlayFile {
     writeNow(buffers, position) {
       const total = totalBytes(buffers);
       if (total > COPY_AT_ONCE_BYTES || buffers.length > BUFFERS_PER_WRITE_MAX) return false;
+      unsyncedBytes += total;
       return succeeds(() => writevSync(handle.fd, buffers, position) === total);
     },
-    sync: () => syncData(handle.fd),
+    async sync() {
+      const isSmall = unsyncedBytes <= SYNC_AT_ONCE_BYTES;
+      unsyncedBytes = 0;
+      if (isSmall && prompt.isPrompt) prompt.during(() => fdatasyncSync(handle.fd));
+      else await syncData(handle.fd);
+    },
     truncate: (lengthBytes) => handle.truncate(lengthBytes),
     async status() {
       const { size } = await handle.stat();

@@ -14,15 +14,15 @@ import {
 import { dirname, join } from 'node:path';
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it, vi } from 'vitest';
-import { liesElsewhere } from '../../../src/cache/cache-directory.ts';
 import { ChunkDisk } from '../../../src/cache/chunk-disk.ts';
 import { listChunkFiles } from '../../../src/cache/chunk-files.ts';
 import type { ChunkFileSettings, ChunkId } from '../../../src/cache/chunk-names.ts';
 import { CHUNK_SEGMENT_BYTES, CHUNK_WRITE_DELAY_MS } from '../../../src/cache/limits.ts';
-import { PromptDisk } from '../../../src/cache/prompt-disk.ts';
 import { sealedLength } from '../../../src/cache/sealed-buffer.ts';
 import { sealHeader } from '../../../src/cache/sealed-format.ts';
 import { newCacheCounters } from '../../../src/core/counters.ts';
+import { liesElsewhere } from '../../../src/core/file-system-type.ts';
+import { PromptDisk } from '../../../src/core/prompt-disk.ts';
 import { SharedArena } from '../../../src/core/shared-arena.ts';
 import { MiB, roundUp } from '../../../src/core/units.ts';
 import { cachedFiles, LogLines, writerHere } from '../../support/cache.ts';
@@ -51,7 +51,7 @@ async function openDisk(
   const { fail } = options;
   const counters = newCacheCounters();
   const writer = { ...writerHere(settings), ...(fail && { write: () => Promise.reject(fail) }) };
-  const prompt = new PromptDisk(() => 0); // However busy the machine's disk is.
+  const prompt = new PromptDisk({ nowMs: () => 0 }); // However busy the machine's disk is.
   const disk = await ChunkDisk.open({ settings, writer, counters, log: options.log ?? new LogLines(), prompt });
   cleanup.add(() => disk!.close());
   return { disk: disk!, counters };

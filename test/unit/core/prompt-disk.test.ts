@@ -1,11 +1,11 @@
 /** A disk that answers at once is waited for; one that does not is left alone for far longer than it took. */
 import { expect, test } from 'vitest';
-import { PromptDisk } from '../../../src/cache/prompt-disk.ts';
+import { PromptDisk } from '../../../src/core/prompt-disk.ts';
 
 /** A disk whose reads take what the test says, and the clock by which they do. */
 function diskWithClock() {
   const clock = { nowMs: 1000 };
-  const disk = new PromptDisk(() => clock.nowMs);
+  const disk = new PromptDisk({ nowMs: () => clock.nowMs });
   const read = (tookMs: number) =>
     disk.during(() => {
       clock.nowMs += tookMs;
