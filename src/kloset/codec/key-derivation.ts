@@ -136,10 +136,9 @@ async function deriveArgon2id(
     return promisify(nativeArgon2)('argon2id', { message: passphrase, nonce: salt, ...cost });
   }
   // Loaded here, since every thread that decodes has this module and none of them derives a key.
-  const { argon2id } = await import('hash-wasm');
-  const cost = { parallelism: threads, hashLength: KEY_BYTES, memorySize: memoryKiB, iterations: time };
+  const { argon2id } = await import('./argon2.ts');
   try {
-    return await argon2id({ password: passphrase, salt, ...cost, outputType: 'binary' });
+    return await argon2id(passphrase, salt, { time, memoryKiB, threads, keyBytes: KEY_BYTES });
   } catch (cause) {
     // Its options were checked, so what is left is WebAssembly's memory: at most 4 GiB, less where the machine has less.
     throw new UnsupportedError(`Deriving the key needs ${memoryKiB} KiB of memory, more than can be had`, { cause });
