@@ -22,8 +22,8 @@ const MEMORY_PER_ENTRY_BYTES = 100;
 /** The defaults of `--cache-memory` and `--inflight-memory`. */
 const CACHE_AND_INFLIGHT_BYTES = (256 + 128) * MiB;
 
-/** Of data that does not compress: enough that what a start takes does not count for much. */
-const NOISE_BYTES = GiB;
+/** Of data that does not compress: as much as a pgbench database of scale 100 has, so that a start counts for as much in both. */
+const NOISE_BYTES = 1.5 * GiB;
 
 /** Distant stores are left out: a `plakar cat` of all files takes minutes there. */
 export async function measureScans(bench: Bench, store: BenchStore): Promise<void> {
