@@ -7,7 +7,7 @@ import { ChunkFiles } from '../cache/chunk-files.ts';
 import type { ChunkFileSettings } from '../cache/chunk-names.ts';
 import type { FileReply, FileTask } from './cache-writer.ts';
 
-stepBack();
+let isBehind = false;
 const files = new ChunkFiles(workerData as ChunkFileSettings);
 
 parentPort!.on('message', (task: FileTask) => parentPort!.postMessage(answer(task)));
@@ -15,19 +15,24 @@ parentPort!.on('message', (task: FileTask) => parentPort!.postMessage(answer(tas
 function answer(task: FileTask): FileReply {
   const { id, file } = task;
   try {
-    if ('plain' in task) return { id, result: files.write(file, task.plain) };
-    if ('stored' in task) return { id, result: files.writeStored(file, task.stored) };
-    return { id, result: files.read(file, task.plainBytes, task.segments) };
+    if ('segments' in task) return { id, result: files.read(file, task.plainBytes, task.segments) };
+    stepBack();
+    return { id, result: 'plain' in task ? files.write(file, task.plain) : files.writeStored(file, task.stored) };
   } catch (error) {
     const { message, code } = error as NodeJS.ErrnoException;
     return { id, failure: { message, code } };
   }
 }
 
-/** Clients wait for the other threads, and nobody for this one. Linux gives each thread a priority of its own. */
+/**
+ * Clients wait for the other threads, and nobody for what is written. Not before that: a server that only recalls is to be
+ * warm soon, and without privileges there is no way back. Linux gives each thread a priority of its own.
+ */
 function stepBack(): void {
+  if (isBehind) return;
+  isBehind = true;
   try {
-    setPriority(Number(basename(readlinkSync('/proc/thread-self'))), constants.priority.PRIORITY_LOW);
+    setPriority(Number(basename(readlinkSync('/proc/thread-self'))), constants.priority.PRIORITY_BELOW_NORMAL);
   } catch {
     // Then it is one like the others.
   }

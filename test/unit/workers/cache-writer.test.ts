@@ -5,9 +5,10 @@ import { join } from 'node:path';
 import { expect, it } from 'vitest';
 import { Cleanup, temporaryFolder } from '../../support/fixtures.ts';
 
-/** Closes the cache with writes on their way, as a server does whose disk is slow. */
-const closeWithWritesUnderWay = `
+/** A writer in a process of its own, which begins with this. */
+const aWriter = `
   import { createSecretKey } from 'node:crypto';
+  import { readdirSync, readFileSync } from 'node:fs';
   import { join } from 'node:path';
   import { ThreadedChunkWriter } from '${new URL('../../../dist/workers/cache-writer.js', import.meta.url).href}';
   const directory = process.argv[2];
@@ -18,6 +19,10 @@ const closeWithWritesUnderWay = `
   const pathsOf = (n) => ({ path: join(directory, 'chunk' + n), storedPath: join(directory, 'stored' + n) });
   const fileOf = (n) => ({ ...pathsOf(n), sealName: 'chunk' + n, salt: Buffer.alloc(32, n) });
   const alive = setInterval(() => {}, 1000); // The thread itself keeps nobody alive.
+`;
+
+/** Closes the cache with writes on their way, as a server does whose disk is slow. */
+const closeWithWritesUnderWay = `${aWriter}
   const writes = Array.from({ length: 8 }, (_, n) => writer.write(fileOf(n), plain));
   await writes[0];
   await writer.close();
@@ -33,6 +38,36 @@ it('lets the process end while writes are under way, and takes none after its en
     writeFileSync(script, closeWithWritesUnderWay);
     const child = spawnSync(process.execPath, [script, folder], { encoding: 'utf8', timeout: 20_000 });
     expect(child).toMatchObject({ status: 0, stdout: 'the cache is closed\n', stderr: '' });
+  } finally {
+    await cleanup.run();
+  }
+});
+
+/** Says how nice the process's threads are after a read, and after writes of either kind. */
+const howNiceThreadsAre = `${aWriter}
+  const nicest = () => Math.max(...readdirSync('/proc/self/task').map((id) => {
+    const [, fields] = readFileSync('/proc/self/task/' + id + '/stat', 'utf8').split(') ');
+    return Number(fields.split(' ')[16]);
+  }));
+  await writer.read(fileOf(1), plain.byteLength, []);
+  const before = nicest();
+  await writer.writeStored(fileOf(1), plain.subarray(0, 100));
+  console.log(before, nicest());
+  await writer.close();
+  clearInterval(alive);
+`;
+
+it('writing stands behind what clients wait for, recalling does not', async () => {
+  const cleanup = new Cleanup();
+  try {
+    const folder = temporaryFolder(cleanup);
+    const script = join(folder, 'nice.mjs');
+    writeFileSync(script, howNiceThreadsAre);
+    const child = spawnSync(process.execPath, [script, folder], { encoding: 'utf8', timeout: 20_000 });
+    const { status, stdout } = child;
+    const [before, after] = stdout.split(' ').map(Number);
+    // Whoever runs the tests may be nice, too.
+    expect([status, after! - before!], child.stderr).toEqual([0, 10]);
   } finally {
     await cleanup.run();
   }
