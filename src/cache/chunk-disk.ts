@@ -56,8 +56,8 @@ export type ChunkForm = 'decoded' | 'stored';
 
 /**
  * Chunks on disk: decoded, in segments each of which is authenticated when it is read, or stored bytes, which are for whoever
- * decodes them to check. Shared by all processes that use the directory. Nothing here fails a read: what is not as it was written is removed and missing, what cannot be written
- * is not cached.
+ * decodes them to check. Shared by all processes that use the directory. Nothing here fails a read: what is not as it was
+ * written is removed and missing, what cannot be written is not cached.
  */
 export class ChunkDisk {
   readonly #counters: CacheCounters;

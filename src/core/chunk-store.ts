@@ -64,7 +64,7 @@ export interface ChunkStore {
   readInto?(chunk: ChunkRef, offset: number, target: Uint8Array, options?: ChunkOptions): Promise<void>;
   /** The same at once, if the bytes are within reach; false if `readInto` is to be asked, and `target` then holds nothing of meaning. */
   readIntoNow?(chunk: ChunkRef, offset: number, target: Uint8Array, reach?: Reach): boolean;
-  /** Sees to it that a later read of the chunk needs no fetch; true if it had to be fetched. Rejects as `get`. */
+  /** Sees to it that a later read of the chunk needs no fetch; true if it had to be fetched, or decoded. Rejects as `get`. */
   prefetch?(chunk: ChunkRef, options: ChunkOptions): Promise<boolean>;
   /** As `get`, of stored bytes that somebody kept. Rejects with CorruptStoreError if they are not that chunk's. */
   decode?(chunk: ChunkRef, stored: Uint8Array, options?: ChunkOptions): Promise<Uint8Array>;

@@ -56,8 +56,9 @@ interface SegmentRead {
 }
 
 /**
- * Decoded chunks in two tiers: segments in memory, bounded in bytes, over whole chunks on disk. However many ask for a chunk at
- * once, one of them fetches it, and when all of them have stopped the fetch is stopped too. Keyed by MAC, so that
+ * Decoded chunks in two tiers: segments in memory, bounded in bytes, over whole chunks on disk, where those that were read in
+ * sequence lie as the store has them. However many ask for a chunk at once, one of them fetches it, and when all of them have
+ * stopped the fetch is stopped too. Keyed by MAC, so that
  * files and snapshots share their chunks, and by length: an object that claims another length for a chunk must
  * neither get the bytes of one that is right nor fail it.
  */
