@@ -1,5 +1,5 @@
 /** The thread that writes cached chunks: a process that ends does not wait for it. */
-import { spawnSync } from 'node:child_process';
+import { type SpawnSyncReturns, spawnSync } from 'node:child_process';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, it } from 'vitest';
@@ -30,19 +30,6 @@ const closeWithWritesUnderWay = `${aWriter}
   clearInterval(alive);
 `;
 
-it('lets the process end while writes are under way, and takes none after its end', async () => {
-  const cleanup = new Cleanup();
-  try {
-    const folder = temporaryFolder(cleanup);
-    const script = join(folder, 'close.mjs');
-    writeFileSync(script, closeWithWritesUnderWay);
-    const child = spawnSync(process.execPath, [script, folder], { encoding: 'utf8', timeout: 20_000 });
-    expect(child).toMatchObject({ status: 0, stdout: 'the cache is closed\n', stderr: '' });
-  } finally {
-    await cleanup.run();
-  }
-});
-
 /** Says how nice the process's threads are after a read, and after writes of either kind. */
 const howNiceThreadsAre = `${aWriter}
   const nicest = () => Math.max(...readdirSync('/proc/self/task').map((id) => {
@@ -57,18 +44,27 @@ const howNiceThreadsAre = `${aWriter}
   clearInterval(alive);
 `;
 
-it('writing stands behind what clients wait for, recalling does not', async () => {
+/** Runs a script in a process of its own, with a cache's directory. */
+async function runAlone(script: string): Promise<SpawnSyncReturns<string>> {
   const cleanup = new Cleanup();
   try {
     const folder = temporaryFolder(cleanup);
-    const script = join(folder, 'nice.mjs');
-    writeFileSync(script, howNiceThreadsAre);
-    const child = spawnSync(process.execPath, [script, folder], { encoding: 'utf8', timeout: 20_000 });
-    const { status, stdout } = child;
-    const [before, after] = stdout.split(' ').map(Number);
-    // Whoever runs the tests may be nice, too.
-    expect([status, after! - before!], child.stderr).toEqual([0, 10]);
+    const path = join(folder, 'script.mjs');
+    writeFileSync(path, script);
+    return spawnSync(process.execPath, [path, folder], { encoding: 'utf8', timeout: 20_000 });
   } finally {
     await cleanup.run();
   }
+}
+
+it('lets the process end while writes are under way, and takes none after its end', async () => {
+  const ended = { status: 0, stdout: 'the cache is closed\n', stderr: '' };
+  expect(await runAlone(closeWithWritesUnderWay)).toMatchObject(ended);
+});
+
+it('writing stands behind what clients wait for, recalling does not', async () => {
+  const { status, stdout, stderr } = await runAlone(howNiceThreadsAre);
+  const [before, after] = stdout.split(' ').map(Number);
+  // Whoever runs the tests may be nice, too.
+  expect([status, after! - before!], stderr).toEqual([0, 10]);
 });
