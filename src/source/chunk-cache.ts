@@ -11,8 +11,9 @@ import { toHex } from '../core/mac.ts';
 import { SharedArena } from '../core/shared-arena.ts';
 import { orStopped, type StopOptions, StoppedError } from '../core/stop.ts';
 import { storedBytesMax } from '../kloset/limits.ts';
+import { ChunkKeeper } from './chunk-keeper.ts';
 import { HeldChunk } from './held-chunk.ts';
-import { RECALLS_IN_FLIGHT_MAX, SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX, UNWRITTEN_CHUNKS_MAX } from './limits.ts';
+import { RECALLS_IN_FLIGHT_MAX, SEGMENT_BYTES, SEGMENTS_IN_FLIGHT_MAX } from './limits.ts';
 import { SegmentMemory } from './segment-memory.ts';
 
 /** A chunk on its way, or one that has come and is still used. */
@@ -69,8 +70,8 @@ export class ChunkCache implements ChunkStore {
   readonly #memory: SegmentMemory;
   /** What a new reader can join. */
   readonly #inFlight = new Map<string, Fetch>();
-  /** Fetched, and not yet on disk since that was busy. */
-  readonly #unwritten = new Map<string, ChunkRef>();
+  /** Undefined where there is no disk. */
+  readonly #keeper: ChunkKeeper | undefined;
   readonly #arena: SharedArena;
   readonly #segmentReads = new Map<string, SegmentRead>();
   /** All that has not settled, abandoned ones too. */
@@ -91,6 +92,7 @@ export class ChunkCache implements ChunkStore {
     this.counters = counters;
     this.#arena = arena;
     this.#memory = new SegmentMemory(bytesMax, counters, arena);
+    this.#keeper = disk && new ChunkKeeper(disk, this.#memory);
   }
 
   async get(chunk: ChunkRef, options: ChunkOptions = {}): Promise<Uint8Array> {
@@ -326,9 +328,9 @@ export class ChunkCache implements ChunkStore {
     };
     const found: Found = { onDisk: undefined };
     const onSound = (stored: Uint8Array) => {
-      if (!fetch.isInSequence || !isWorthStoring(chunk) || !this.#disk?.hasRoomFor(stored.byteLength)) return undefined;
-      found.onDisk = 'stored';
-      return this.#disk.offerStored(chunk, stored);
+      const kept = fetch.isInSequence && isWorthStoring(chunk) ? this.#keeper?.keepStored(chunk, stored) : undefined;
+      if (kept !== undefined) found.onDisk = 'stored';
+      return kept;
     };
     const options: FetchOptions = { purpose, signal: stop.signal, onFetched, onSound };
     const content = this.#load(chunk, options, { missedAt, found });
@@ -404,39 +406,9 @@ export class ChunkCache implements ChunkStore {
     const { found, isInSequence } = fetch;
     const held = fetch.held!;
     this.#memory.insertChunk(key, held);
-    if (this.#disk === undefined || found.onDisk === 'decoded') return;
     // Who reads a page of it will read others: those are not to be decoded all over again.
-    if (found.onDisk === 'stored' && isInSequence) return;
-    // Those that wait are the next to go from memory, too.
-    this.#writeWaiting(this.#disk);
-    if (this.#disk.hasRoomFor(held.plain.byteLength)) this.#write(this.#disk, chunk, held);
-    else this.#writeLater(this.#disk, key, chunk);
-  }
-
-  #write(disk: ChunkDisk, chunk: ChunkRef, held: HeldChunk): void {
-    held.hold();
-    void disk.offer(chunk, held.plain).then(() => {
-      held.release();
-      this.#writeWaiting(disk);
-    });
-  }
-
-  /** Remembers a chunk that the disk is too busy for; it is written from memory if it is still there by then. */
-  #writeLater(disk: ChunkDisk, key: string, chunk: ChunkRef): void {
-    this.#unwritten.set(key, chunk);
-    if (this.#unwritten.size <= UNWRITTEN_CHUNKS_MAX) return;
-    this.#unwritten.delete(this.#unwritten.keys().next().value!);
-    disk.dropped();
-  }
-
-  #writeWaiting(disk: ChunkDisk): void {
-    for (const [key, chunk] of this.#unwritten) {
-      if (!disk.hasRoomFor(chunk.lengthBytes)) return;
-      this.#unwritten.delete(key);
-      const held = this.#memory.whole(key);
-      if (held === undefined) disk.dropped();
-      else this.#write(disk, chunk, held);
-    }
+    const isKept = found.onDisk === 'decoded' || (found.onDisk === 'stored' && isInSequence);
+    if (!isKept) this.#keeper?.keep(key, chunk, held);
   }
 
   /** Nobody waits for the chunk any more: others may hold it on. */

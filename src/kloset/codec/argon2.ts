@@ -3,7 +3,7 @@
  * vectors, takes a quarter less time than hash-wasm; that one does it where this cannot. Of the package only its
  * WebAssembly is used: its JavaScript takes text, and a passphrase is bytes.
  */
-import { readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { KiB, MiB } from '../../core/units.ts';
 
@@ -44,6 +44,9 @@ declare const WebAssembly: {
   instantiate(bytes: Uint8Array): Promise<{ readonly instance: { readonly exports: unknown } }>;
 };
 
+/** Read with this module, which is loaded when a key is derived: a package that is not there is no want of memory. */
+const reference = readFileSync(createRequire(import.meta.url).resolve('@phi-ag/argon2/argon2.wasm'));
+
 const ARGON2ID = 2;
 const VERSION_13 = 0x13;
 /** Nowhere, and no bytes: the key is all that is asked for. */
@@ -53,18 +56,16 @@ const MEMORY_KIB_MAX = 2 * 1024 * 1024 - (64 * MiB) / KiB;
 
 /** The key. Keeps this thread busy for seconds. Rejects if there is not so much memory. */
 export async function argon2id(passphrase: Uint8Array, salt: Uint8Array, cost: Argon2Cost): Promise<Uint8Array> {
-  const module = await readFile(createRequire(import.meta.url).resolve('@phi-ag/argon2/argon2.wasm'));
-  const isPossible = cost.memoryKiB <= MEMORY_KIB_MAX && WebAssembly.validate(module);
-  return isPossible ? byReference(module, passphrase, salt, cost) : byHashWasm(passphrase, salt, cost);
+  const isPossible = cost.memoryKiB <= MEMORY_KIB_MAX && WebAssembly.validate(reference);
+  return isPossible ? byReference(passphrase, salt, cost) : byHashWasm(passphrase, salt, cost);
 }
 
 async function byReference(
-  module: Uint8Array,
   passphrase: Uint8Array,
   salt: Uint8Array,
   { time, memoryKiB, threads, keyBytes }: Argon2Cost,
 ): Promise<Uint8Array> {
-  const { instance } = await WebAssembly.instantiate(module);
+  const { instance } = await WebAssembly.instantiate(reference);
   const argon2 = instance.exports as Argon2Exports;
   argon2._initialize();
   // The memory is another after each allocation that made it grow.

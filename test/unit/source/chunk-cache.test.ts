@@ -191,6 +191,37 @@ it('chunks that a busy disk did not take go to it before those that came later',
   await cache.close();
 });
 
+it('chunks that a busy disk did not take go to it once it has taken the stored bytes of another', async () => {
+  const long = { ...chunk, lengthBytes: 2 * SEGMENT_BYTES };
+  const offered: string[] = [];
+  let hasRoom = false;
+  const disk = {
+    generation: 0,
+    pending: () => undefined,
+    isMissing: () => true,
+    hasRoomFor: () => hasRoom,
+    offer: async ({ lengthBytes }: ChunkRef) => void offered.push(`decoded ${lengthBytes}`),
+    offerStored: async (_: ChunkRef, stored: Uint8Array) => void offered.push(`stored ${stored}`),
+    close: async () => {},
+  } as unknown as ChunkDisk;
+  const upstream: ChunkStore = {
+    get: async ({ lengthBytes }, options) => {
+      await setImmediate();
+      void options!.onSound!(new Uint8Array([7]));
+      return new Uint8Array(lengthBytes);
+    },
+    close: async () => {},
+  };
+  const cache = new ChunkCache(upstream, { bytesMax: 10 * SEGMENT_BYTES, disk });
+  await cache.readInto({ ...chunk, lengthBytes: 5 }, 0, new Uint8Array(1));
+  expect(offered).toEqual([]);
+  hasRoom = true;
+  await cache.readInto(long, 0, new Uint8Array(1), { isInSequence: true });
+  await setImmediate();
+  expect(offered).toEqual(['stored 7', 'decoded 5']);
+  await cache.close();
+});
+
 it('what is within reach is read from a prompt disk in the same turn, once', async () => {
   const long = { ...chunk, lengthBytes: 3 * SEGMENT_BYTES };
   const read: number[] = [];
